@@ -1,0 +1,125 @@
+"""The ``d2pd`` command and ``train_net.py``: argument parsing only.
+
+Each command imports what it needs when it runs, so that ``doctor`` works where torch does not.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from d2pd import __version__
+from d2pd.errors import UserError
+
+USER_ERROR = 2
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the ``d2pd`` command.
+
+    Args:
+        argv: Words after the command's name; None for those of this process.
+
+    Returns:
+        Exit code: 0 done, 1 findings, 2 a mistake of the user's, 130 interrupted.
+    """
+    args = _parser().parse_args(argv)
+    return _guarded(lambda: args.run(args))
+
+
+def train(argv: Sequence[str] | None = None) -> int:
+    """Run ``train_net.py``: Detectron2's arguments, then ``KEY VALUE`` overrides.
+
+    Returns:
+        Exit code, as for ``main``.
+    """
+    return _guarded(lambda: _train(argv))
+
+
+def _train(argv: Sequence[str] | None) -> int:
+    from d2pd.d2 import default_argument_parser, launch
+    from d2pd.training.run import main as run
+
+    args = default_argument_parser().parse_args(argv)
+    launch(
+        run,
+        args.num_gpus,
+        num_machines=args.num_machines,
+        machine_rank=args.machine_rank,
+        dist_url=args.dist_url,
+        args=(args,),
+    )
+    return 0
+
+
+def _guarded(command: Callable[[], int]) -> int:
+    """Show the mistakes a user can mend as one line, without a traceback."""
+    try:
+        return command()
+    except UserError as error:
+        print(f"d2pd: {error}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print("d2pd: interrupted; --resume goes on from the last checkpoint", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="d2pd", description="Pedestrian detectors.")
+    parser.add_argument("--version", action="version", version=f"d2pd {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    doctor = commands.add_parser("doctor", help="what is installed, what is missing, the cures")
+    doctor.set_defaults(run=_doctor)
+
+    synth = commands.add_parser("synth", help="draw a KAIST-layout dataset to try things on")
+    synth.add_argument("--output", type=Path, required=True, help="folder to draw into")
+    synth.add_argument("--train", type=int, default=400, help="training pairs (%(default)s)")
+    synth.add_argument("--test", type=int, default=60, help="held-out pairs (%(default)s)")
+    synth.add_argument("--seed", type=int, default=0, help="same seed, same bytes (%(default)s)")
+    synth.add_argument("--boxes", type=Path, help="KAIST JSON: draw onto these labels, as they are")
+    synth.add_argument("--faults", action="store_true", help="plant boxes without area or outside")
+    synth.set_defaults(run=_synth)
+
+    show = commands.add_parser(
+        "show", help="draw the first training samples as the model gets them"
+    )
+    show.add_argument("--config-file", required=True, metavar="FILE")
+    show.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE overrides")
+    show.set_defaults(run=_show)
+    return parser
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from d2pd import doctor
+
+    return doctor.main()
+
+
+def _synth(args: argparse.Namespace) -> int:
+    from d2pd.data.synthetic import draw_dataset
+
+    draw_dataset(
+        args.output,
+        num_train=args.train,
+        num_test=args.test,
+        seed=args.seed,
+        boxes=args.boxes,
+        faults=args.faults,
+    )
+    print(f"drawn into {args.output}")
+    return 0
+
+
+def _show(args: argparse.Namespace) -> int:
+    from d2pd.config import load_config
+    from d2pd.data.registration import register_from_config
+    from d2pd.training.preflight import check_datasets
+    from d2pd.training.run import write_train_batch
+
+    cfg = load_config(args.config_file, args.opts)
+    register_from_config(cfg)
+    check_datasets(cfg, cfg.DATASETS.TRAIN)
+    print(write_train_batch(cfg, Path(cfg.OUTPUT_DIR)))
+    return 0

@@ -1,0 +1,298 @@
+"""Every configuration key of d2pd, once: default, unit, allowed values; and how a file is loaded.
+
+Detectron2's keys keep their names and meanings. Config stops at the builders: the code below them
+takes plain arguments.
+"""
+
+import argparse
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from d2pd.d2 import CfgNode, default_argument_parser, get_cfg
+from d2pd.errors import ConfigError, MissingFileError
+
+REGISTER_DEFAULTS: dict[str, Any] = {
+    "FORMAT": "",  # kaist | coco | csv | synthetic
+    "ANNOTATIONS": "",  # label file; relative paths start at the dataset root
+    "IMAGES": "",  # folder that the image names in the label file start from
+    "CLASSES": [],  # names in the order of their ids; empty: from the file (kaist: person)
+    "BOX_FORMAT": "xyxy",  # csv only: xyxy | xywh
+    "COLUMNS": [],  # csv only: column names in file order, where the file has no header
+    "IMAGE_LIST": "",  # kaist only: text file that selects and orders the images
+    "INCLUDE": [],  # kaist only: keep these videos alone, such as set00/V003
+    "EXCLUDE": [],  # kaist only: leave these videos out
+}
+"""Keys of one entry of ``DATASETS.REGISTER.<name>``."""
+
+ALLOWED_VALUES: dict[str, tuple[str, ...]] = {
+    "SOLVER.OPTIMIZER": ("SGD", "Adam", "AdamW"),
+    "SOLVER.LR_SCHEDULER_NAME": (
+        "WarmupMultiStepLR",
+        "WarmupCosineLR",
+        "WarmupStepWithFixedGammaLR",
+    ),
+    "INPUT.MODALITY": ("visible", "lwir"),
+    "INPUT.FORMAT": ("BGR", "RGB"),
+    "INPUT.RANDOM_FLIP": ("horizontal", "vertical", "none"),
+    "INPUT.MIN_SIZE_TRAIN_SAMPLING": ("choice", "range"),
+    "DATALOADER.SAMPLER_TRAIN": ("TrainingSampler",),
+}
+
+HONOURED: frozenset[str] = frozenset(
+    """
+    CUDNN_BENCHMARK OUTPUT_DIR SEED VERSION
+    DATALOADER.ASPECT_RATIO_GROUPING DATALOADER.FILTER_EMPTY_ANNOTATIONS DATALOADER.NUM_WORKERS
+    DATALOADER.SAMPLER_TRAIN
+    DATASETS.FINAL_TEST DATASETS.MIN_BOX_SIZE DATASETS.ROOT DATASETS.SYNTHETIC.NUM_TEST
+    DATASETS.SYNTHETIC.NUM_TRAIN DATASETS.SYNTHETIC.SEED DATASETS.TEST DATASETS.TRAIN
+    INPUT.CROP.ENABLED INPUT.CROP.SIZE INPUT.CROP.TYPE INPUT.FORMAT INPUT.MAX_SIZE_TEST
+    INPUT.MAX_SIZE_TRAIN INPUT.MIN_SIZE_TEST INPUT.MIN_SIZE_TRAIN INPUT.MIN_SIZE_TRAIN_SAMPLING
+    INPUT.MODALITY INPUT.RANDOM_FLIP
+    SOLVER.BASE_LR SOLVER.BASE_LR_END SOLVER.BIAS_LR_FACTOR SOLVER.CHECKPOINT_PERIOD
+    SOLVER.CLIP_GRADIENTS.CLIP_TYPE SOLVER.CLIP_GRADIENTS.CLIP_VALUE SOLVER.CLIP_GRADIENTS.ENABLED
+    SOLVER.CLIP_GRADIENTS.NORM_TYPE SOLVER.GAMMA SOLVER.IMS_PER_BATCH SOLVER.LR_SCHEDULER_NAME
+    SOLVER.MAX_ITER SOLVER.MOMENTUM SOLVER.NESTEROV SOLVER.NUM_DECAYS SOLVER.OPTIMIZER
+    SOLVER.RESCALE_INTERVAL SOLVER.STEPS SOLVER.WARMUP_FACTOR SOLVER.WARMUP_ITERS
+    SOLVER.WARMUP_METHOD SOLVER.WEIGHT_DECAY SOLVER.WEIGHT_DECAY_BIAS SOLVER.WEIGHT_DECAY_NORM
+    TEST.DETECTIONS_PER_IMAGE TEST.EVAL_PERIOD TEST.EXPECTED_RESULTS
+    """.split()
+)
+"""Keys outside MODEL that have an effect; MODEL belongs to the engine, which checks its own.
+
+``DATALOADER.ASPECT_RATIO_GROUPING`` is accepted and has no effect: grouping would make the order
+of the samples depend on more than (seed, k).
+"""
+
+EASYDICT_KEYS: dict[str, str] = {
+    "gpu": "MODEL.DEVICE",
+    "output": "OUTPUT_DIR",
+    "max_iter": "SOLVER.MAX_ITER",
+    "learning_rate": "SOLVER.BASE_LR",
+    "ims_per_batch": "SOLVER.IMS_PER_BATCH",
+    "batch_size_per_image": "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE",
+    "num_classes": "MODEL.ROI_HEADS.NUM_CLASSES",
+    "eval_period": "TEST.EVAL_PERIOD",
+    "mask_on": "MODEL.MASK_ON",
+    "resume": "--resume",
+    "eval_only": "--eval-only",
+    "num_machines": "--num-machines",
+}
+"""Names of a notebook's ``EasyDict`` and the configuration key or command-line flag of each."""
+
+
+def add_d2pd_config(cfg: CfgNode) -> None:
+    """Add d2pd's keys and defaults to a Detectron2 configuration, in place.
+
+    Args:
+        cfg: What ``get_cfg()`` returned, of either engine.
+    """
+    cfg.SEED = 42
+    cfg.MODEL.DEVICE = "auto"  # auto | cpu | cuda | cuda:N; auto takes a GPU where there is one
+    cfg.DATASETS.ROOT = ""  # empty: $D2PD_DATASETS, else the folder "datasets"
+    cfg.DATASETS.REGISTER = CfgNode(new_allowed=True)
+    cfg.DATASETS.FINAL_TEST = ()  # evaluated once, when training is over; never to choose by
+    cfg.DATASETS.MIN_BOX_SIZE = 1.0  # px; boxes narrower or lower than this are dropped
+    cfg.DATASETS.SYNTHETIC = CfgNode({"NUM_TRAIN": 400, "NUM_TEST": 60, "SEED": 0})
+    cfg.INPUT.MODALITY = "visible"
+    cfg.SOLVER.OPTIMIZER = "SGD"
+
+
+def default_config() -> CfgNode:
+    """Return Detectron2's defaults with d2pd's keys added."""
+    cfg = get_cfg()
+    add_d2pd_config(cfg)
+    return cfg
+
+
+def load_config(config_file: str | Path = "", opts: Sequence[str] = ()) -> CfgNode:
+    """Load a YAML file and command-line overrides on top of the defaults, and check the result.
+
+    Args:
+        config_file: Path of a YAML file, with ``_BASE_`` or not; empty for the defaults alone.
+        opts: ``KEY VALUE KEY VALUE ...`` as on the command line. Keys of a dataset
+            (``DATASETS.REGISTER.<name>.<KEY>``) need not be in the file.
+
+    Returns:
+        The configuration, not frozen.
+
+    Raises:
+        MissingFileError: If the file, or the one its ``_BASE_`` names, is not there.
+        ConfigError: If it is not YAML, is YAML that would run code, or has an unknown key, a
+            value of the wrong type or one that is not allowed.
+    """
+    if len(opts) % 2:
+        raise ConfigError(
+            f"overrides come in pairs, KEY VALUE: {opts[-1]!r} has no value ({len(opts)} words)"
+        )
+    cfg = default_config()
+    if config_file:
+        _merge_file(cfg, Path(config_file))
+    _complete_register(cfg, opts)
+    _merge_opts(cfg, list(opts))
+    check_config(cfg)
+    return cfg
+
+
+def _merge_file(cfg: CfgNode, path: Path) -> None:
+    if not path.is_file():
+        raise MissingFileError(
+            f"no config file {path} (looked from {Path.cwd()}); those that come with d2pd are in "
+            "configs/"
+        )
+    try:
+        cfg.merge_from_file(str(path), allow_unsafe=False)
+    except yaml.constructor.ConstructorError as error:
+        tag = str(error.problem).replace("\n", " ")
+        raise ConfigError(f"{path}: YAML that would run code is refused: {tag}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not YAML: {_one_line(error)}") from None
+    except FileNotFoundError as error:
+        raise MissingFileError(f"{path}: its _BASE_ names {error.filename}: no such file") from None
+    except (KeyError, ValueError) as error:
+        raise ConfigError(f"{path}: {_explain(error, cfg)}") from None
+    except (AssertionError, AttributeError, TypeError) as error:
+        raise ConfigError(
+            f"{path}: not a configuration: the file must hold keys and values, such as "
+            f"'SOLVER: {{BASE_LR: 0.01}}' ({_one_line(error)})"
+        ) from None
+
+
+def _merge_opts(cfg: CfgNode, opts: list[str]) -> None:
+    try:
+        cfg.merge_from_list(opts)
+    except (KeyError, ValueError, AssertionError) as error:
+        raise ConfigError(f"command line: {_explain(error, cfg)}") from None
+
+
+def _complete_register(cfg: CfgNode, opts: Sequence[str]) -> None:
+    """Give every registered dataset all of its keys, so that any of them can be overridden."""
+    register = cfg.DATASETS.REGISTER
+    prefix = "DATASETS.REGISTER."
+    for key in opts[::2]:
+        name, dot, _ = key.removeprefix(prefix).rpartition(".")
+        if key.startswith(prefix) and dot and name not in register:
+            register[name] = CfgNode(REGISTER_DEFAULTS)
+    for name, entry in register.items():
+        if not isinstance(entry, CfgNode):
+            raise ConfigError(f"DATASETS.REGISTER.{name} must hold keys, got {entry!r}")
+        for key in set(entry) - set(REGISTER_DEFAULTS):
+            raise ConfigError(
+                f"unknown key DATASETS.REGISTER.{name}.{key}; known: {', '.join(REGISTER_DEFAULTS)}"
+            )
+        given = dict(entry)
+        register[name] = CfgNode(REGISTER_DEFAULTS)
+        for key, value in given.items():
+            default = REGISTER_DEFAULTS[key]
+            if isinstance(default, list) and isinstance(value, list | tuple):
+                value = list(value)
+            elif not isinstance(value, type(default)):
+                raise ConfigError(
+                    f"DATASETS.REGISTER.{name}.{key}: expected a {type(default).__name__}, "
+                    f"got {value!r}"
+                )
+            register[name][key] = value
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _explain(error: Exception, cfg: CfgNode) -> str:
+    """Turn yacs's error into a line that names the key and, for a typo, what was meant."""
+    text = _one_line(error).strip("'\"")
+    unknown = text.removeprefix("Non-existent config key: ").removeprefix("Non-existent key: ")
+    if unknown == text:
+        return text
+    near = difflib.get_close_matches(unknown, [key for key, _ in flatten(cfg)], n=1, cutoff=0.6)
+    hint = f"; did you mean {near[0]}?" if near else "; configs/README.md lists the keys"
+    return f"unknown key {unknown}{hint}"
+
+
+def flatten(cfg: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every (dotted key, value) of a configuration, depth first, in its order."""
+    for key, value in cfg.items():
+        if isinstance(value, CfgNode):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def check_config(cfg: CfgNode) -> None:
+    """Refuse values that are not allowed and changed keys that would have no effect.
+
+    The same under both engines: loading, solving and evaluating are d2pd's own. Keys below MODEL
+    are the engine's business.
+
+    Raises:
+        ConfigError: Naming the key, the value and the way out.
+    """
+    for key, allowed in ALLOWED_VALUES.items():
+        value = lookup(cfg, key)
+        if value not in allowed:
+            raise ConfigError(f"{key} is {value!r}; allowed: {', '.join(allowed)}")
+    for key in ("SOLVER.IMS_PER_BATCH", "SOLVER.MAX_ITER", "SOLVER.CHECKPOINT_PERIOD"):
+        if lookup(cfg, key) < 1:
+            raise ConfigError(f"{key} is {lookup(cfg, key)}; it must be at least 1")
+    if cfg.DATASETS.MIN_BOX_SIZE < 0:
+        raise ConfigError(f"DATASETS.MIN_BOX_SIZE is {cfg.DATASETS.MIN_BOX_SIZE}; at least 0 px")
+    defaults = dict(flatten(default_config()))
+    for key, value in flatten(cfg):
+        ours = not key.startswith(("MODEL.", "DATASETS.REGISTER.")) and key not in HONOURED
+        if ours and value != defaults.get(key, value):
+            raise ConfigError(
+                f"{key} is {value!r}, but d2pd does not honour it; remove it, or set it back to "
+                f"{defaults[key]!r}"
+            )
+
+
+def lookup(cfg: CfgNode, key: str) -> Any:
+    """Return the value of a dotted key, such as ``SOLVER.BASE_LR``."""
+    node: Any = cfg
+    for part in key.split("."):
+        node = node[part]
+    return node
+
+
+def config_from_easydict(
+    options: Mapping[str, Any], config_file: str | Path = ""
+) -> tuple[CfgNode, argparse.Namespace]:
+    """Build configuration and arguments from a notebook's ``EasyDict``.
+
+    Args:
+        options: Values by the names of ``EASYDICT_KEYS``. ``gpu`` is True, False or the number of
+            a GPU; None leaves a setting as the config file has it.
+        config_file: YAML file to start from; empty for the defaults.
+
+    Returns:
+        The configuration and the arguments that ``train_net.py`` would have parsed.
+
+    Raises:
+        ConfigError: If a name is unknown or a value does not fit its key.
+    """
+    unknown = sorted(set(options) - set(EASYDICT_KEYS))
+    if unknown:
+        raise ConfigError(
+            f"unknown option {', '.join(unknown)}; known: {', '.join(sorted(EASYDICT_KEYS))}"
+        )
+    opts: list[str] = []
+    arguments: list[str] = ["--config-file", str(config_file)]
+    for name, value in options.items():
+        target = EASYDICT_KEYS[name]
+        if value is None or (target.startswith("--") and value is False):
+            continue
+        if target.startswith("--"):
+            arguments += [target] if value is True else [target, str(value)]
+        else:
+            opts += [target, _device(value) if name == "gpu" else value]
+    args = default_argument_parser().parse_args([*arguments, *(str(word) for word in opts)])
+    return load_config(config_file, opts), args
+
+
+def _device(gpu: Any) -> str:
+    if isinstance(gpu, bool):
+        return "cuda" if gpu else "cpu"
+    return f"cuda:{gpu}" if isinstance(gpu, int) else str(gpu)

@@ -1,0 +1,34 @@
+"""Hooks that Detectron2 does not have. Each has one job."""
+
+import sys
+
+from tqdm import tqdm
+
+from d2pd.d2 import HookBase
+
+
+class ProgressBar(HookBase):
+    """A bar with rate, remaining time and loss while a person watches; silent in a log file.
+
+    The log lines of the metric printer carry the remaining time there.
+    """
+
+    def before_train(self) -> None:
+        self._bar = tqdm(
+            total=self.trainer.max_iter,
+            initial=self.trainer.start_iter,
+            desc="train",
+            unit="it",
+            disable=not sys.stderr.isatty(),
+            dynamic_ncols=True,
+        )
+
+    def after_step(self) -> None:
+        self._bar.update()
+        if self.trainer.iter % 10 == 0:
+            loss = self.trainer.storage.latest().get("total_loss")
+            if loss is not None:
+                self._bar.set_postfix(loss=f"{loss[0]:.3f}")
+
+    def after_train(self) -> None:
+        self._bar.close()

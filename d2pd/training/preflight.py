@@ -1,0 +1,154 @@
+"""Everything a run needs, checked before anything is built: all that is missing, each with its cure.
+
+A person with a deadline wants to hear of the labels, the weights and the GPU at once, not one a
+try.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from d2pd.config import REGISTER_DEFAULTS
+from d2pd.d2 import CfgNode, DatasetCatalog
+from d2pd.data.registration import missing_files
+from d2pd.errors import ConfigError, DeviceError, MissingFileError, UserError
+from d2pd.training.weights import resolve_weights
+
+
+class PreflightError(UserError):
+    """A run cannot start; the message lists everything that is missing, a line each."""
+
+
+def check_run(cfg: CfgNode, *, resume: bool = False, eval_only: bool = False) -> None:
+    """Check device, datasets, weights and output folder; fetch the weights where they are a URL.
+
+    Args:
+        cfg: The whole configuration, its datasets registered. ``MODEL.DEVICE`` "auto" and the
+            location of the weights are resolved in place.
+        resume: The run goes on from the newest checkpoint in ``OUTPUT_DIR``.
+        eval_only: Nothing is trained.
+
+    Raises:
+        PreflightError: Listing all problems, each with the way out. Nothing was written.
+    """
+    names = [*(() if eval_only else cfg.DATASETS.TRAIN), *cfg.DATASETS.TEST]
+    names += cfg.DATASETS.FINAL_TEST
+    checks: list[Callable[[], None]] = [
+        lambda: _check_device(cfg),
+        lambda: check_datasets(cfg, names),
+        lambda: _check_weights(cfg, resume, eval_only),
+        lambda: _check_output(cfg, resume or eval_only),
+    ]
+    problems: list[str] = []
+    for check in checks:
+        try:
+            check()
+        except UserError as error:
+            problems.extend(str(error).split("\n"))
+    if problems:
+        count = f"{len(problems)} things are" if len(problems) > 1 else "one thing is"
+        lines = "\n".join(f"  {number}. {text}" for number, text in enumerate(problems, 1))
+        raise PreflightError(f"{count} in the way of this run:\n{lines}")
+
+
+def resolve_device(device: str) -> str:
+    """Return the device to run on.
+
+    Args:
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Raises:
+        DeviceError: If a GPU is asked for and this machine, or this torch, has none.
+    """
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        wanted = torch.device(device)
+    except RuntimeError:
+        raise DeviceError(f"MODEL.DEVICE is {device!r}; allowed: auto, cpu, cuda, cuda:N") from None
+    count = torch.cuda.device_count()
+    if wanted.type == "cuda" and (wanted.index or 0) >= count:
+        raise DeviceError(
+            f"MODEL.DEVICE is {device!r}, but torch {torch.__version__} sees {count} GPUs here; "
+            "use MODEL.DEVICE auto or cpu, or choose a GPU runtime (Colab: Runtime > Change "
+            "runtime type); `python -m d2pd doctor` tells more"
+        )
+    return device
+
+
+def _check_device(cfg: CfgNode) -> None:
+    cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)
+
+
+def check_datasets(cfg: CfgNode, names: Sequence[str]) -> None:
+    """Check that datasets are described and that their files are there.
+
+    Args:
+        cfg: Its datasets registered.
+        names: Names to check.
+
+    Raises:
+        ConfigError: If there is no name.
+        MissingFileError: Naming every dataset and file that is missing, a line each.
+    """
+    if not names:
+        raise ConfigError(
+            "DATASETS.TRAIN is empty: name a dataset there and describe it under "
+            f"DATASETS.REGISTER.<name> ({', '.join(REGISTER_DEFAULTS)})"
+        )
+    problems = [
+        f"dataset {name!r} is not registered; describe it under DATASETS.REGISTER.{name}"
+        for name in dict.fromkeys(names)
+        if name not in DatasetCatalog
+    ]
+    problems += missing_files(cfg, list(dict.fromkeys(names)))
+    if problems:
+        raise MissingFileError("\n".join(problems))
+
+
+def _check_weights(cfg: CfgNode, resume: bool, eval_only: bool) -> None:
+    goes_on = resume and (Path(cfg.OUTPUT_DIR) / "last_checkpoint").is_file()
+    if goes_on:
+        return
+    if cfg.MODEL.WEIGHTS:
+        resolved = resolve_weights(cfg.MODEL.WEIGHTS)
+        cfg.MODEL.WEIGHTS = str(resolved)
+    elif eval_only:
+        raise MissingFileError(
+            "--eval-only needs a trained model: MODEL.WEIGHTS PATH, or --resume for the newest "
+            f"checkpoint in {cfg.OUTPUT_DIR}"
+        )
+    else:
+        _check_scratch(cfg)
+
+
+def _check_scratch(cfg: CfgNode) -> None:
+    """Refuse a training from random weights that keeps some of them random for good."""
+    cures = []
+    if cfg.MODEL.BACKBONE.FREEZE_AT > 0:
+        cures.append("MODEL.BACKBONE.FREEZE_AT 0")
+    if "FrozenBN" in cfg.MODEL.RESNETS.NORM:
+        cures.append("MODEL.RESNETS.NORM BN (or GN)")
+    if cures:
+        raise ConfigError(
+            "MODEL.WEIGHTS is empty, and frozen layers would keep their random values: set "
+            f"{' and '.join(cures)}, as the *_scratch.yaml configs do, or give MODEL.WEIGHTS"
+        )
+
+
+def _check_output(cfg: CfgNode, goes_on: bool) -> None:
+    folder = Path(cfg.OUTPUT_DIR)
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"OUTPUT_DIR {folder} is a file; name a folder")
+    traces = [
+        "last_checkpoint",
+        "metrics.json",
+        *(path.name for path in folder.glob("model_*.pth")),
+    ]
+    held = [name for name in traces if (folder / name).exists()]
+    if held and not goes_on:
+        raise ConfigError(
+            f"OUTPUT_DIR {folder} already holds a run ({held[0]}); --resume goes on with it, "
+            "OUTPUT_DIR another/folder starts a new one; nothing was written"
+        )

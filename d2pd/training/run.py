@@ -1,0 +1,118 @@
+"""One run from arguments to results: what ``train_net.py`` and the notebooks start."""
+
+import argparse
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from d2pd.config import load_config
+from d2pd.d2 import CfgNode, DatasetCatalog, MetadataCatalog, default_setup
+from d2pd.data.loader import training_samples
+from d2pd.data.registration import register_from_config
+from d2pd.reporting.curves import draw_curves
+from d2pd.reporting.gallery import draw_batch, draw_detections
+from d2pd.training.checkpoint import Checkpointer
+from d2pd.training.preflight import check_run
+from d2pd.training.trainer import Trainer, check_classes, check_expected
+
+logger = logging.getLogger(__name__)
+
+PREVIEW_SAMPLES = 8
+
+
+def main(args: argparse.Namespace) -> dict[str, Any]:
+    """Train or evaluate, then draw what came out and say where it lies.
+
+    Args:
+        args: What Detectron2's ``default_argument_parser`` returns.
+
+    Returns:
+        task -> metric -> value; AP in 0..100.
+
+    Raises:
+        UserError: For all that the user can mend; before training, with everything that is
+            missing listed.
+    """
+    cfg = load_config(args.config_file, args.opts)
+    return run(cfg, args)
+
+
+def run(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any]:
+    """As ``main``, from a configuration that is loaded already."""
+    register_from_config(cfg)
+    check_run(cfg, resume=args.resume, eval_only=args.eval_only)
+    check_classes(cfg)
+    cfg.freeze()
+    default_setup(cfg, args)
+    results = _evaluate(cfg, args) if args.eval_only else _train(cfg, args)
+    for sentence in check_expected(cfg.TEST.EXPECTED_RESULTS, results):
+        logger.warning("unexpected result: %s", sentence)
+    for what, path in write_pictures(cfg).items():
+        logger.info("%s: %s", what, path)
+    return results
+
+
+def _train(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any]:
+    path = write_train_batch(cfg, Path(cfg.OUTPUT_DIR))
+    logger.info("what the model gets to see: %s", path)
+    trainer = Trainer(cfg)
+    trainer.resume_or_load(resume=args.resume)
+    results = dict(trainer.train() or {})
+    results.update(Trainer.test_final(cfg, trainer.model))
+    logger.info("weights: %s", Path(cfg.OUTPUT_DIR) / "model_final.pth")
+    return results
+
+
+def _evaluate(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any]:
+    model = Trainer.build_model(cfg)
+    Checkpointer(model, cfg.OUTPUT_DIR).resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+    results = dict(Trainer.test(cfg, model)) if cfg.DATASETS.TEST else {}
+    results.update(Trainer.test_final(cfg, model))
+    return results
+
+
+def write_train_batch(cfg: CfgNode, folder: Path) -> Path:
+    """Draw the first samples of the training exactly as the model gets them.
+
+    Args:
+        cfg: Its training datasets registered.
+        folder: ``train_batch.png`` is written here; made if it is not there.
+
+    Returns:
+        The path of the picture.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "train_batch.png"
+    classes = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).thing_classes
+    draw_batch(
+        training_samples(cfg, range(PREVIEW_SAMPLES)), classes, path, image_format=cfg.INPUT.FORMAT
+    )
+    return path
+
+
+def write_pictures(cfg: CfgNode) -> dict[str, Path]:
+    """Draw the curves of a run and detections beside labels, from what the run has written.
+
+    Returns:
+        What is drawn -> the path of the picture.
+    """
+    output = Path(cfg.OUTPUT_DIR)
+    pictures: dict[str, Path] = {}
+    if (output / "metrics.json").is_file():
+        draw_curves(output / "metrics.json", output / "curves.png")
+        pictures["curves"] = output / "curves.png"
+    for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.FINAL_TEST):
+        found = output / "inference" / name / "predictions.json"
+        if not found.is_file():
+            continue
+        path = output / f"detections_{name}.png"
+        draw_detections(
+            DatasetCatalog.get(name),
+            json.loads(found.read_text(encoding="utf-8")),
+            MetadataCatalog.get(name).thing_classes,
+            path,
+            modality=cfg.INPUT.MODALITY,
+        )
+        pictures[f"detections on {name}"] = path
+    return pictures
