@@ -1,0 +1,219 @@
+"""The loaders, d2pd's own under both engines: sample k depends on (seed, k) alone."""
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import cv2
+import numpy as np
+from torch.utils.data import DataLoader, Dataset
+
+from d2pd.d2 import BoxMode, CfgNode, DatasetCatalog, MetadataCatalog, comm
+from d2pd.data.augmentation import build_augmentation
+from d2pd.data.cleaning import drop_images_without_objects
+from d2pd.data.mapper import Mapper
+from d2pd.data.sampler import TrainingSampler
+from d2pd.errors import AnnotationError, ConfigError
+
+logger = logging.getLogger(__name__)
+
+Record = dict[str, Any]
+Sample = dict[str, Any]
+
+
+class MappedRecords(Dataset[Sample]):
+    """Records seen through a mapper; item ``(k, index)`` is record ``index`` as sample k."""
+
+    def __init__(self, records: Sequence[Record], mapper: Mapper) -> None:
+        """Keep both, neither copied nor changed."""
+        self.records = records
+        self.mapper = mapper
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, item: tuple[int, int]) -> Sample:
+        k, index = item
+        return self.mapper(self.records[index], k)
+
+
+class Batches:
+    """Groups what a sampler yields; a batch sampler for ``DataLoader`` that never ends."""
+
+    def __init__(self, sampler: TrainingSampler, batch_size: int) -> None:
+        """Group ``batch_size`` items of this rank's stream at a time."""
+        self.sampler = sampler
+        self.batch_size = batch_size
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        stream = iter(self.sampler)
+        while True:
+            yield list(islice(stream, self.batch_size))
+
+
+def load_records(dataset_name: str) -> list[Record]:
+    """Load a registered dataset, with every box as XYXY_ABS whatever its registration left.
+
+    Raises:
+        KeyError: If no dataset of that name is registered.
+    """
+    return [_as_xyxy(record) for record in DatasetCatalog.get(dataset_name)]
+
+
+def load_train_records(cfg: CfgNode) -> list[Record]:
+    """Load the records of ``DATASETS.TRAIN``, one dataset after the other.
+
+    Images without an object are dropped where ``DATALOADER.FILTER_EMPTY_ANNOTATIONS`` says so,
+    and their count is logged.
+
+    Raises:
+        ConfigError: If no dataset is named, or two have different classes.
+        AnnotationError: If no image is left.
+    """
+    names = list(cfg.DATASETS.TRAIN)
+    if not names:
+        raise ConfigError('DATASETS.TRAIN is empty; name a dataset, such as ("kaist_train",)')
+    _check_same_classes(names)
+    records = [record for name in names for record in load_records(name)]
+    if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
+        total = len(records)
+        records, report = drop_images_without_objects(records)
+        if len(records) < total:
+            logger.info("%s", report.summary())
+    if not records:
+        raise AnnotationError(
+            f"{', '.join(names)}: no training image with an object is left; look at the label "
+            "file, or set DATALOADER.FILTER_EMPTY_ANNOTATIONS False to train on empty images"
+        )
+    logger.info("Training on %d images of %s", len(records), ", ".join(names))
+    return records
+
+
+def build_train_dataset(cfg: CfgNode) -> MappedRecords:
+    """Return the training records with training augmentation and targets."""
+    mapper = Mapper(
+        modality=cfg.INPUT.MODALITY,
+        image_format=cfg.INPUT.FORMAT,
+        transforms=build_augmentation(cfg, is_train=True),
+        is_train=True,
+        seed=loader_seed(cfg),
+    )
+    return MappedRecords(load_train_records(cfg), mapper)
+
+
+def build_train_loader(cfg: CfgNode, start_iter: int = 0) -> Iterable[list[Sample]]:
+    """Build the endless training loader.
+
+    Args:
+        cfg: Read here and not below: DATASETS.TRAIN, DATALOADER, INPUT, SEED and
+            SOLVER.IMS_PER_BATCH, the batch size over all processes.
+        start_iter: Iteration to start from; the batches are those that an uninterrupted run
+            would have had there.
+
+    Returns:
+        An iterable of batches, lists of samples as ``Mapper`` makes them. The order is the same
+        for any number of workers.
+
+    Raises:
+        ConfigError: If the batch cannot be divided among the processes, or see
+            ``load_train_records``.
+    """
+    dataset = build_train_dataset(cfg)
+    world_size, total = comm.get_world_size(), cfg.SOLVER.IMS_PER_BATCH
+    if total % world_size:
+        raise ConfigError(
+            f"SOLVER.IMS_PER_BATCH {total} cannot be divided among {world_size} processes"
+        )
+    sampler = TrainingSampler(
+        len(dataset),
+        dataset.mapper.seed,
+        start=start_iter * total,
+        rank=comm.get_rank(),
+        world_size=world_size,
+    )
+    return DataLoader(
+        dataset,
+        batch_sampler=Batches(sampler, total // world_size),  # type: ignore[arg-type]
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        collate_fn=_as_list,
+        worker_init_fn=_calm_worker,
+    )
+
+
+def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader[Sample]:
+    """Build the loader of a dataset's images in file order, one at a time, without targets."""
+    mapper = Mapper(
+        modality=cfg.INPUT.MODALITY,
+        image_format=cfg.INPUT.FORMAT,
+        transforms=build_augmentation(cfg, is_train=False),
+        is_train=False,
+        seed=0,
+    )
+    records = load_records(dataset_name)
+    return DataLoader(
+        MappedRecords(records, mapper),
+        sampler=[(index, index) for index in range(len(records))],  # type: ignore[arg-type]
+        batch_size=1,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        collate_fn=_as_list,
+        worker_init_fn=_calm_worker,
+    )
+
+
+def first_samples(cfg: CfgNode, count: int, start_iter: int = 0) -> list[Sample]:
+    """Return the samples that training begins with, made in this process.
+
+    Args:
+        cfg: As for ``build_train_loader``.
+        count: Number of samples.
+        start_iter: Iteration that training begins at.
+    """
+    dataset = build_train_dataset(cfg)
+    start = start_iter * cfg.SOLVER.IMS_PER_BATCH
+    sampler = TrainingSampler(len(dataset), dataset.mapper.seed, start=start)
+    return [dataset[item] for item in islice(sampler, count)]
+
+
+def loader_seed(cfg: CfgNode) -> int:
+    """Return ``cfg.SEED``, or where that is negative a number drawn once for all processes."""
+    if cfg.SEED >= 0:
+        return int(cfg.SEED)
+    return int(comm.all_gather(int(np.random.SeedSequence().generate_state(1)[0]))[0])
+
+
+def _as_xyxy(record: Record) -> Record:
+    annotations = record.get("annotations", [])
+    if all(annotation["bbox_mode"] == BoxMode.XYXY_ABS for annotation in annotations):
+        return record
+    converted = [
+        {
+            **annotation,
+            "bbox": BoxMode.convert(
+                list(annotation["bbox"]), annotation["bbox_mode"], BoxMode.XYXY_ABS
+            ),
+            "bbox_mode": BoxMode.XYXY_ABS,
+        }
+        for annotation in annotations
+    ]
+    return {**record, "annotations": converted}
+
+
+def _check_same_classes(names: Sequence[str]) -> None:
+    classes = [list(MetadataCatalog.get(name).get("thing_classes") or []) for name in names]
+    for name, own in zip(names[1:], classes[1:], strict=True):
+        if own != classes[0]:
+            raise ConfigError(
+                f"DATASETS.TRAIN: {names[0]} has the classes {', '.join(classes[0])}, {name} has "
+                f"{', '.join(own)}; datasets trained on together need the same classes in the "
+                "same order (DATASETS.REGISTER.<name>.CLASSES)"
+            )
+
+
+def _as_list(samples: list[Sample]) -> list[Sample]:
+    return samples
+
+
+def _calm_worker(_worker_id: int) -> None:
+    """Keep OpenCV to one thread: the workers themselves are the parallelism."""
+    cv2.setNumThreads(0)
