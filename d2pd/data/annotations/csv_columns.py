@@ -1,0 +1,199 @@
+"""The cells of a CSV label file, and which column holds what."""
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from d2pd.data.annotations.labels import PathLike
+from d2pd.errors import AnnotationError, ConfigError, MissingFileError
+
+BOX_FIELDS = {"xyxy": ("x1", "y1", "x2", "y2"), "xywh": ("x1", "y1", "w", "h")}
+
+ALIASES: dict[str, tuple[str, ...]] = {
+    "filename": (
+        *("filename", "file", "image", "imagepath", "imagename", "img", "imgpath", "imgname"),
+        *("path", "filepath", "imname", "imageid"),
+    ),
+    "x1": ("x1", "xmin", "left", "x", "minx", "bboxx", "bboxx1"),
+    "y1": ("y1", "ymin", "top", "y", "miny", "bboxy", "bboxy1"),
+    "x2": ("x2", "xmax", "right", "maxx", "bboxx2"),
+    "y2": ("y2", "ymax", "bottom", "maxy", "bboxy2"),
+    "w": ("w", "boxwidth", "bboxwidth", "bboxw", "width"),
+    "h": ("h", "boxheight", "bboxheight", "bboxh", "height"),
+    "class": (
+        *("class", "label", "classname", "category", "name", "labelname"),
+        *("classid", "categoryid", "labelid"),
+    ),
+    "image_width": ("imagewidth", "imgwidth", "width"),
+    "image_height": ("imageheight", "imgheight", "height"),
+    "ignore": ("ignore", "iscrowd", "crowd", "difficult"),
+    "occlusion": ("occlusion", "occluded"),
+}
+"""Names of each field in a header, in order of preference, lower case without ``_``, `` `` ..."""
+
+IMAGE_SUFFIX = re.compile(r"\.(jpe?g|png|bmp|tiff?|webp|ppm|pgm)$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class CsvTable:
+    """The cells of a label file as text, without the header.
+
+    Attributes:
+        path: The file, for messages.
+        cells: (rows, columns) of stripped text; rows without any text are left out.
+        lines: (rows,) 1-based line of each row in the file.
+        columns: Position of each field that is there; fields as in ``ALIASES``.
+    """
+
+    path: Path
+    cells: pd.DataFrame
+    lines: np.ndarray
+    columns: dict[str, int]
+
+    def text(self, field: str) -> "pd.Series[str]":
+        """Give the cells of a field."""
+        return self.cells.iloc[:, self.columns[field]]
+
+    def where(self, row: int | np.integer) -> str:
+        """Name the file and the line of a row."""
+        return f"{self.path}, line {self.lines[row]}"
+
+
+def read_table(
+    path: PathLike, box_format: str, columns: Sequence[str] | None, needs_class: bool
+) -> CsvTable:
+    """Read the cells of a CSV and find the header, if it has one.
+
+    Args:
+        path: The file: UTF-8, or UTF-16 with its mark; comma, semicolon or tab.
+        box_format: ``xyxy`` or ``xywh``.
+        columns: Names of the columns in order, in place of the header.
+        needs_class: Whether a column for the class must be there.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        ConfigError: If ``box_format`` is another word.
+        AnnotationError: If the file cannot be split into cells or a column is missing.
+    """
+    if box_format not in BOX_FIELDS:
+        raise ConfigError(f"BOX_FORMAT must be one of {', '.join(BOX_FIELDS)}, got {box_format!r}")
+    path = Path(path)
+    cells = _split(_decode(path), path)
+    lines = np.arange(1, len(cells) + 1)
+    has_header = _is_header(list(cells.iloc[0]))
+    names = list(columns) if columns else list(cells.iloc[0]) if has_header else None
+    needed = ("filename", *BOX_FIELDS[box_format], *(["class"] if needs_class else []))
+    if names is None:
+        found = _columns_without_header(cells.shape[1], needed, box_format, path)
+    else:
+        found = _columns_by_name(names, needed, box_format, path)
+    if max(found.values()) >= cells.shape[1]:
+        raise AnnotationError(
+            f"{path}: COLUMNS names {len(names or ())} columns, the file has {cells.shape[1]}; "
+            "name them in the order of the file"
+        )
+    is_row = (cells != "").any(axis=1).to_numpy(copy=True)
+    is_row[0] &= not has_header
+    return CsvTable(path, cells[is_row].reset_index(drop=True), lines[is_row], found)
+
+
+def _decode(path: Path) -> str:
+    if not path.is_file():
+        raise MissingFileError(
+            f"{path}: no such annotation file; correct ANNOTATIONS or the dataset root"
+        )
+    content = path.read_bytes()
+    if not content.strip():
+        raise AnnotationError(f"{path}: the file is empty; download or export it again")
+    is_utf16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+    try:
+        return content.decode("utf-16" if is_utf16 else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise AnnotationError(
+            f"{path}, line {line}: byte {error.start} is not UTF-8 text; save the file as UTF-8"
+        ) from error
+
+
+def _split(text: str, path: Path) -> pd.DataFrame:
+    first_line = text.splitlines()[0]
+    separator = max(",;\t", key=first_line.count)
+    try:
+        cells = pd.read_csv(
+            io.StringIO(text),
+            header=None,
+            dtype=str,
+            na_filter=False,
+            skip_blank_lines=False,
+            sep=separator,
+        )
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        reason = str(error).strip().removeprefix("Error tokenizing data. C error: ")
+        raise AnnotationError(
+            f"{path}: cannot be split into columns ({reason}); every line needs as many fields "
+            "as the first"
+        ) from error
+    return cells.apply(lambda column: column.str.strip())
+
+
+def _simplify(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _is_header(first_row: Sequence[str]) -> bool:
+    """Tell a header from labels: it names no picture and holds no number."""
+    cells = [cell for cell in first_row if cell]
+    known = {alias for aliases in ALIASES.values() for alias in aliases}
+    if any(IMAGE_SUFFIX.search(cell) or _is_number(cell) for cell in cells):
+        return False
+    return len(cells) > 1 or any(_simplify(cell) in known for cell in cells)
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _columns_without_header(
+    count: int, needed: Sequence[str], box_format: str, path: Path
+) -> dict[str, int]:
+    expected = ("filename", *BOX_FIELDS[box_format], "class")
+    if not len(needed) <= count <= len(expected):
+        raise AnnotationError(
+            f"{path}: expected the columns {','.join(expected)} or a header, got {count} columns "
+            "without a header; name the columns of the file with COLUMNS"
+        )
+    return dict(zip(expected[:count], range(count), strict=True))
+
+
+def _columns_by_name(
+    names: Sequence[str], needed: Sequence[str], box_format: str, path: Path
+) -> dict[str, int]:
+    simple = [_simplify(name) for name in names]
+    found: dict[str, int] = {}
+    unused = {"xyxy": ("w", "h"), "xywh": ("x2", "y2")}[box_format]
+    for field, aliases in ALIASES.items():
+        if field not in unused:
+            free = (name for name in aliases if name in simple)
+            position = next((simple.index(name) for name in free), None)
+            if position is not None and position not in found.values():
+                found[field] = position
+    missing = [field for field in needed if field not in found]
+    if missing:
+        other = "xywh" if box_format == "xyxy" else "xyxy"
+        listed = io.StringIO()
+        csv.writer(listed, lineterminator="").writerow(names)
+        raise AnnotationError(
+            f"{path}: no column for {', '.join(missing)} in {listed.getvalue()}; name the columns "
+            f"with COLUMNS, or set BOX_FORMAT {other} if the boxes are {other}"
+        )
+    return found

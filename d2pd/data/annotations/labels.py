@@ -1,0 +1,60 @@
+"""What every reader returns."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+Record = dict[str, Any]
+"""One image: ``file_name``, ``image_id``, ``height``, ``width``, ``annotations`` and, for KAIST,
+``lwir_file_name`` and ``im_name``."""
+
+Annotation = dict[str, Any]
+"""One box: ``bbox`` [x1, y1, x2, y2] in pixels, ``bbox_mode`` 0, ``category_id``, ``iscrowd``,
+``ignore``, ``row`` and, where known, ``occlusion``."""
+
+XYXY_ABS = 0
+"""Value of ``BoxMode.XYXY_ABS``, written as a number so that readers need no engine."""
+
+IGNORE_REGION = -1
+"""``category_id`` of a region that is neither reward nor penalty for any class."""
+
+PathLike = str | Path
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The content of one label file.
+
+    Attributes:
+        records: One per image, in the order of the file.
+        class_names: Name of category 0, 1, ...; ignore regions are not among them.
+    """
+
+    records: list[Record]
+    class_names: tuple[str, ...]
+
+
+def make_annotation(
+    bbox_xyxy: list[float], category_id: int, is_ignored: bool, row: int, occlusion: int | None
+) -> Annotation:
+    """Put one box into the form of the records.
+
+    Args:
+        bbox_xyxy: x1, y1, x2, y2 in pixels, as the file says, faults included.
+        category_id: 0..K-1, or ``IGNORE_REGION``.
+        is_ignored: Whether the box is a region to ignore.
+        row: Where the box stands in its file: line of a CSV, position in a JSON list.
+        occlusion: 0 none, 1 partial, 2 heavy, None where the file does not say.
+    """
+    flag = int(is_ignored)
+    annotation: Annotation = {
+        "bbox": bbox_xyxy,
+        "bbox_mode": XYXY_ABS,
+        "category_id": category_id,
+        "iscrowd": flag,
+        "ignore": flag,
+        "row": row,
+    }
+    if occlusion is not None:
+        annotation["occlusion"] = occlusion
+    return annotation
