@@ -14,6 +14,7 @@ class ProgressBar(HookBase):
     """
 
     def before_train(self) -> None:
+        """Open the bar where the run stands."""
         self._bar = tqdm(
             total=self.trainer.max_iter,
             initial=self.trainer.start_iter,
@@ -24,6 +25,7 @@ class ProgressBar(HookBase):
         )
 
     def after_step(self) -> None:
+        """Move on by one; show the loss now and then."""
         self._bar.update()
         if self.trainer.iter % 10 == 0:
             loss = self.trainer.storage.latest().get("total_loss")
@@ -31,4 +33,5 @@ class ProgressBar(HookBase):
                 self._bar.set_postfix(loss=f"{loss[0]:.3f}")
 
     def after_train(self) -> None:
+        """Leave the bar as it is."""
         self._bar.close()

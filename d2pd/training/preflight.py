@@ -1,4 +1,4 @@
-"""Everything a run needs, checked before anything is built: all that is missing, each with its cure.
+"""Everything a run needs, checked before anything is built: what is missing, each with its cure.
 
 A person with a deadline wants to hear of the labels, the weights and the GPU at once, not one a
 try.

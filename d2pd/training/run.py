@@ -8,7 +8,7 @@ from typing import Any
 
 from d2pd.config import load_config
 from d2pd.d2 import CfgNode, DatasetCatalog, MetadataCatalog, default_setup
-from d2pd.data.loader import training_samples
+from d2pd.data.loader import first_samples
 from d2pd.data.registration import register_from_config
 from d2pd.reporting.curves import draw_curves
 from d2pd.reporting.gallery import draw_batch, draw_detections
@@ -85,9 +85,7 @@ def write_train_batch(cfg: CfgNode, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "train_batch.png"
     classes = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).thing_classes
-    draw_batch(
-        training_samples(cfg, range(PREVIEW_SAMPLES)), classes, path, image_format=cfg.INPUT.FORMAT
-    )
+    draw_batch(first_samples(cfg, PREVIEW_SAMPLES), classes, path, image_format=cfg.INPUT.FORMAT)
     return path
 
 

@@ -1,0 +1,193 @@
+"""Loading a configuration: what is taken, what is refused, and in which words."""
+
+from pathlib import Path
+
+import pytest
+from easydict import EasyDict
+
+from d2pd.config import (
+    ALLOWED_VALUES,
+    EASYDICT_KEYS,
+    HONOURED,
+    REGISTER_DEFAULTS,
+    check_config,
+    config_from_easydict,
+    default_config,
+    flatten,
+    load_config,
+    lookup,
+)
+from d2pd.d2 import get_cfg
+from d2pd.errors import ConfigError, MissingFileError
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIGS = sorted(ROOT.glob("configs/**/*.yaml"))
+
+
+def test_defaults_differ_from_detectron2_only_in_seed_and_device():
+    before = dict(flatten(get_cfg()))
+    after = dict(flatten(default_config()))
+    changed = {key for key in before if before[key] != after[key]}
+    assert changed == {"SEED", "MODEL.DEVICE"}
+    assert (after["SEED"], after["MODEL.DEVICE"]) == (42, "auto")
+
+
+def test_every_honoured_and_every_restricted_key_exists():
+    known = {key for key, _ in flatten(default_config())}
+    honoured = {group + name for group, names in HONOURED.items() for name in names.split()}
+    assert honoured <= known
+    assert set(ALLOWED_VALUES) <= known
+    flags = {"--resume", "--eval-only", "--num-machines"}
+    assert set(EASYDICT_KEYS.values()) - flags <= known
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_each_shipped_config_loads_and_says_how_it_is_run(path):
+    cfg = load_config(path)
+    check_config(cfg)
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith("# ")
+    if not path.stem.startswith("Base"):
+        assert f"--config-file configs/{path.relative_to(ROOT / 'configs')}" in text
+        assert "Expected:" in text
+        assert cfg.OUTPUT_DIR == f"output/{path.stem}"
+        for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST, *cfg.DATASETS.FINAL_TEST):
+            assert name in cfg.DATASETS.REGISTER
+
+
+def test_dumped_configuration_loads_to_the_same_values(tmp_path):
+    cfg = load_config(ROOT / "configs/faster_rcnn_kaist.yaml", ["SOLVER.BASE_LR", "0.125"])
+    (tmp_path / "config.yaml").write_text(cfg.dump())
+    assert dict(flatten(load_config(tmp_path / "config.yaml"))) == dict(flatten(cfg))
+
+
+def test_dumped_detectron2_configuration_merges(tmp_path):
+    (tmp_path / "config.yaml").write_text(get_cfg().dump())
+    cfg = load_config(tmp_path / "config.yaml")
+    assert cfg.MODEL.DEVICE == "cuda"
+
+
+def test_keys_of_a_dataset_are_overridden_from_the_command_line():
+    config = ROOT / "configs/faster_rcnn_face_mask.yaml"
+    key = "DATASETS.REGISTER.face_mask_train"
+    cfg = load_config(config, [f"{key}.BOX_FORMAT", "xywh", f"{key}.COLUMNS", "['a', 'b']"])
+    entry = cfg.DATASETS.REGISTER.face_mask_train
+    assert (entry.BOX_FORMAT, entry.COLUMNS) == ("xywh", ["a", "b"])
+    assert entry.FORMAT == "csv"
+
+
+def test_dataset_is_described_from_the_command_line_alone():
+    cfg = load_config("", ["DATASETS.REGISTER.mine.FORMAT", "csv"])
+    assert dict(cfg.DATASETS.REGISTER.mine) == REGISTER_DEFAULTS | {"FORMAT": "csv"}
+    other = load_config("", ["DATASETS.REGISTER.mine.CLASSES", "['a']"])
+    assert other.DATASETS.REGISTER.mine.CLASSES == ["a"]
+    assert REGISTER_DEFAULTS["CLASSES"] == []
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("SOLVER:\n  BASE_LRR: 0.1\n", "unknown key SOLVER.BASE_LRR; did you mean SOLVER.BASE_LR?"),
+        ("ZZZ_QQ: 0.1\n", "unknown key ZZZ_QQ; configs/README.md lists the keys"),
+        ("SOLVER:\n  BASE_LR: fast\n", "SOLVER.BASE_LR"),
+        ("SOLVER: [1\n", "not YAML: while parsing a flow sequence"),
+        ("just words\n", "not a configuration: the file must hold keys and values"),
+        ("- a\n- b\n", "not a configuration: the file must hold keys and values"),
+        ("", "not a configuration: the file must hold keys and values"),
+        ("SEED: !!python/object/apply:os.system ['true']\n", "YAML that would run code is refused"),
+        ("DATASETS: {REGISTER: {a: {FORMATT: csv}}}\n", "DATASETS.REGISTER.a.FORMATT; known: FORM"),
+        ("DATASETS: {REGISTER: {a: 3}}\n", "DATASETS.REGISTER.a must hold keys, got 3"),
+        (
+            "DATASETS: {REGISTER: {a: {CLASSES: person}}}\n",
+            "DATASETS.REGISTER.a.CLASSES: expected a list, got 'person'",
+        ),
+        ("SOLVER: {OPTIMIZER: Lion}\n", "SOLVER.OPTIMIZER is 'Lion'; allowed: SGD, Adam, AdamW"),
+        ("SOLVER: {MAX_ITER: 0}\n", "SOLVER.MAX_ITER is 0; it must be at least 1"),
+        (
+            "TEST: {AUG: {ENABLED: true}}\n",
+            "TEST.AUG.ENABLED is True, but d2pd does not honour it; remove it, or set it back to",
+        ),
+        ("SOLVER: {AMP: {ENABLED: true}}\n", "SOLVER.AMP.ENABLED is True, but d2pd does not"),
+    ],
+)
+def test_bad_file_is_refused_in_one_line(tmp_path, text, message):
+    path = write(tmp_path / "bad.yaml", text)
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_yaml_with_code_does_not_run_it(tmp_path):
+    mark = tmp_path / "ran"
+    apply = "!!python/object/apply:pathlib.Path"
+    path = write(tmp_path / "bad.yaml", f"SEED: {apply}.touch [{apply} [{mark}]]\n")
+    with pytest.raises(ConfigError):
+        load_config(path)
+    base = write(tmp_path / "child.yaml", f"_BASE_: {path}\nSEED: 1\n")
+    with pytest.raises(ConfigError):
+        load_config(base)
+    assert not mark.exists()
+
+
+def test_missing_file_and_missing_base_are_named(tmp_path):
+    with pytest.raises(MissingFileError, match=r"no config file .*nowhere\.yaml .*configs/"):
+        load_config(tmp_path / "nowhere.yaml")
+    path = write(tmp_path / "child.yaml", "_BASE_: nowhere.yaml\nSEED: 1\n")
+    with pytest.raises(MissingFileError, match=r"its _BASE_ names .*nowhere\.yaml"):
+        load_config(path)
+
+
+def test_overrides_must_come_in_pairs_and_be_known():
+    with pytest.raises(ConfigError, match="overrides come in pairs.*'SEED' has no value"):
+        load_config("", ["SEED"])
+    with pytest.raises(ConfigError, match="command line: unknown key SOLVER.LR"):
+        load_config("", ["SOLVER.LR", "0.1"])
+
+
+def test_easydict_reaches_every_key_of_the_table(tmp_path):
+    options = EasyDict(
+        gpu=False,
+        resume=True,
+        output=str(tmp_path),
+        max_iter=11,
+        num_machines=1,
+        eval_only=True,
+        learning_rate=0.25,
+        ims_per_batch=3,
+        batch_size_per_image=17,
+        num_classes=2,
+        eval_period=5,
+        mask_on=False,
+    )
+    assert set(options) == set(EASYDICT_KEYS)
+    cfg, args = config_from_easydict(options)
+    wanted = {
+        "MODEL.DEVICE": "cpu",
+        "OUTPUT_DIR": str(tmp_path),
+        "SOLVER.MAX_ITER": 11,
+        "SOLVER.BASE_LR": 0.25,
+        "SOLVER.IMS_PER_BATCH": 3,
+        "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 17,
+        "MODEL.ROI_HEADS.NUM_CLASSES": 2,
+        "TEST.EVAL_PERIOD": 5,
+        "MODEL.MASK_ON": False,
+    }
+    assert {key: lookup(cfg, key) for key in wanted} == wanted
+    assert (args.resume, args.eval_only, args.num_machines) == (True, True, 1)
+
+
+@pytest.mark.parametrize(("gpu", "device"), [(True, "cuda"), (False, "cpu"), (1, "cuda:1")])
+def test_easydict_gpu_names_the_device(gpu, device):
+    assert config_from_easydict(EasyDict(gpu=gpu))[0].MODEL.DEVICE == device
+    assert config_from_easydict(EasyDict(gpu=None))[0].MODEL.DEVICE == "auto"
+
+
+def test_easydict_with_an_unknown_name_is_refused():
+    with pytest.raises(ConfigError, match="unknown option learning_rte; known: batch_size_per_im"):
+        config_from_easydict(EasyDict(learning_rte=0.1))
