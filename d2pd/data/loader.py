@@ -1,7 +1,7 @@
 """The loaders, d2pd's own under both engines: sample k depends on (seed, k) alone."""
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -14,7 +14,7 @@ from d2pd.data.augmentation import build_augmentation
 from d2pd.data.cleaning import drop_images_without_objects
 from d2pd.data.mapper import Mapper
 from d2pd.data.sampler import TrainingSampler
-from d2pd.errors import AnnotationError, ConfigError
+from d2pd.errors import AnnotationError, ConfigError, UserError
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +36,44 @@ class MappedRecords(Dataset[Sample]):
     def __getitem__(self, item: tuple[int, int]) -> Sample:
         k, index = item
         return self.mapper(self.records[index], k)
+
+
+class ErrorsAsItems(Dataset[Sample | UserError]):
+    """Hands a user's error over as an item.
+
+    A ``DataLoader`` would rewrite what a worker raises: its traceback becomes the message.
+    """
+
+    def __init__(self, dataset: MappedRecords) -> None:
+        """Wrap a dataset."""
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, item: tuple[int, int]) -> Sample | UserError:
+        try:
+            return self.dataset[item]
+        except UserError as error:
+            return error
+
+
+class SampleLoader:
+    """Batches of samples from a ``DataLoader``, errors raised where they are met."""
+
+    def __init__(self, loader: DataLoader[Sample | UserError]) -> None:
+        """Wrap a loader over ``ErrorsAsItems``."""
+        self.loader = loader
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[list[Sample]]:
+        for batch in self.loader:
+            for item in batch:
+                if isinstance(item, UserError):
+                    raise item
+            yield batch
 
 
 class Batches:
@@ -102,7 +140,7 @@ def build_train_dataset(cfg: CfgNode) -> MappedRecords:
     return MappedRecords(load_train_records(cfg), mapper)
 
 
-def build_train_loader(cfg: CfgNode, start_iter: int = 0) -> Iterable[list[Sample]]:
+def build_train_loader(cfg: CfgNode, start_iter: int = 0) -> SampleLoader:
     """Build the endless training loader.
 
     Args:
@@ -112,8 +150,8 @@ def build_train_loader(cfg: CfgNode, start_iter: int = 0) -> Iterable[list[Sampl
             would have had there.
 
     Returns:
-        An iterable of batches, lists of samples as ``Mapper`` makes them. The order is the same
-        for any number of workers.
+        Batches without end, lists of samples as ``Mapper`` makes them; the same ones for any
+        number of workers.
 
     Raises:
         ConfigError: If the batch cannot be divided among the processes, or see
@@ -132,16 +170,17 @@ def build_train_loader(cfg: CfgNode, start_iter: int = 0) -> Iterable[list[Sampl
         rank=comm.get_rank(),
         world_size=world_size,
     )
-    return DataLoader(
-        dataset,
+    loader = DataLoader(
+        ErrorsAsItems(dataset),
         batch_sampler=Batches(sampler, total // world_size),  # type: ignore[arg-type]
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         collate_fn=_as_list,
         worker_init_fn=_calm_worker,
     )
+    return SampleLoader(loader)
 
 
-def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader[Sample]:
+def build_test_loader(cfg: CfgNode, dataset_name: str) -> SampleLoader:
     """Build the loader of a dataset's images in file order, one at a time, without targets."""
     mapper = Mapper(
         modality=cfg.INPUT.MODALITY,
@@ -151,14 +190,15 @@ def build_test_loader(cfg: CfgNode, dataset_name: str) -> DataLoader[Sample]:
         seed=0,
     )
     records = load_records(dataset_name)
-    return DataLoader(
-        MappedRecords(records, mapper),
+    loader = DataLoader(
+        ErrorsAsItems(MappedRecords(records, mapper)),
         sampler=[(index, index) for index in range(len(records))],  # type: ignore[arg-type]
         batch_size=1,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         collate_fn=_as_list,
         worker_init_fn=_calm_worker,
     )
+    return SampleLoader(loader)
 
 
 def first_samples(cfg: CfgNode, count: int, start_iter: int = 0) -> list[Sample]:
@@ -210,8 +250,8 @@ def _check_same_classes(names: Sequence[str]) -> None:
             )
 
 
-def _as_list(samples: list[Sample]) -> list[Sample]:
-    return samples
+def _as_list(items: list[Sample | UserError]) -> list[Sample | UserError]:
+    return items
 
 
 def _calm_worker(_worker_id: int) -> None:
