@@ -1,0 +1,121 @@
+"""Imports point inwards: pure < interface < engine, and the engine is met in d2pd/d2.py alone."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "d2pd"
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+PURE = (
+    "d2pd.errors",
+    "d2pd.engine_state",
+    "d2pd.doctor",
+    "d2pd.data.annotations",
+    "d2pd.data.cleaning",
+    "d2pd.data.synthetic",
+    "d2pd.data.augmentation",
+    "d2pd.data.sampler",
+    "d2pd.evaluation.coco",
+    "d2pd.reporting",
+    "d2pd.training.weights",
+)
+"""Modules and packages of ring 1."""
+
+
+def in_package(module: str, packages: tuple[str, ...]) -> bool:
+    return any(module == name or module.startswith(f"{name}.") for name in packages)
+
+
+def parse_imports(source: str, module: str, is_package: bool) -> set[str]:
+    """Return every module that a source imports at any depth; ``from a import b`` gives a, a.b."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parts = module.split(".")
+                parents = parts[: len(parts) - node.level + is_package]
+                base = ".".join([*parents, base] if base else parents)
+            names |= {base} | {f"{base}.{alias.name}" for alias in node.names}
+    return names
+
+
+def imports_of(module: str) -> set[str]:
+    path = MODULES[module]
+    return parse_imports(path.read_text(encoding="utf-8"), module, path.name == "__init__.py")
+
+
+def test_imports_are_found_however_they_are_written():
+    source = (
+        "import a.b as c\nfrom d import e\ndef f():\n    from ..g import h\n    from . import i\n"
+    )
+
+    assert parse_imports(source, "p.q.r", is_package=False) == {
+        "a.b", "d", "d.e", "p.g", "p.g.h", "p.q", "p.q.i",
+    }  # fmt: skip
+    assert parse_imports("from .x import y", "p.q", is_package=True) == {"p.q.x", "p.q.x.y"}
+
+
+def test_every_pure_module_exists():
+    assert [name for name in PURE if not any(in_package(m, (name,)) for m in MODULES)] == []
+
+
+@pytest.mark.parametrize("module", sorted(set(MODULES) - {"d2pd.d2"}))
+def test_detectron2_is_met_in_d2_only(module):
+    assert not [name for name in imports_of(module) if in_package(name, ("detectron2",))]
+
+
+@pytest.mark.parametrize(
+    "module", sorted(m for m in MODULES if m != "d2pd.d2" and not in_package(m, ("d2pd.embedded",)))
+)
+def test_the_embedded_engine_is_met_in_d2_only(module):
+    assert not [name for name in imports_of(module) if in_package(name, ("d2pd.embedded",))]
+
+
+@pytest.mark.parametrize("module", sorted(m for m in MODULES if in_package(m, ("d2pd.embedded",))))
+def test_the_embedded_engine_knows_nothing_of_d2pd(module):
+    ours = [name for name in imports_of(module) if in_package(name, ("d2pd",)) and name != "d2pd"]
+
+    assert not [name for name in ours if not in_package(name, ("d2pd.embedded", "d2pd.errors"))]
+
+
+@pytest.mark.parametrize("module", sorted(m for m in MODULES if in_package(m, PURE)))
+def test_pure_modules_import_pure_modules_only(module):
+    imported = [name for name in imports_of(module) if name in MODULES]
+    packages_above = {"d2pd", "d2pd.data", "d2pd.evaluation", "d2pd.training"}
+
+    assert not [
+        name for name in imported if not in_package(name, PURE) and name not in packages_above
+    ]
+
+
+@pytest.mark.parametrize("package", ["d2pd", "d2pd.data", "d2pd.evaluation", "d2pd.training"])
+def test_the_packages_above_pure_modules_import_nothing(package):
+    assert imports_of(package) == set()
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["d2pd", "d2pd.data.annotations", "d2pd.data.cleaning", "d2pd.doctor", "d2pd.cli"],
+)
+def test_light_modules_load_neither_torch_nor_an_engine(module):
+    code = (
+        f"import sys, {module}\n"
+        "heavy = ('torch', 'detectron2', 'd2pd.embedded', 'd2pd.d2')\n"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout.strip() == "[]"
