@@ -1,0 +1,304 @@
+"""Names for datasets: what ``DatasetCatalog`` and ``MetadataCatalog`` know of a label file."""
+
+import logging
+import os
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from d2pd.config import REGISTER_DEFAULTS
+from d2pd.d2 import CfgNode, DatasetCatalog, MetadataCatalog
+from d2pd.data.annotations import Labels, read_coco_json, read_csv, read_kaist_json
+from d2pd.data.annotations.labels import PathLike, Record
+from d2pd.data.cleaning import clean_records
+from d2pd.data.drawn_on_first_use import DrawingSize, drawing_conflict, ensure_drawn
+from d2pd.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+FORMATS = ("kaist", "coco", "csv", "synthetic")
+KAIST_CLASSES = ("person",)
+CURES = {
+    "kaist": "download KAIST (README), or draw stand-ins: python -m d2pd synth --output {folder}",
+    "coco": "correct DATASETS.REGISTER.{name}.{key}, or set D2PD_DATASETS or DATASETS.ROOT",
+    "csv": "correct DATASETS.REGISTER.{name}.{key}, or set D2PD_DATASETS or DATASETS.ROOT",
+}
+
+
+@dataclass(frozen=True)
+class DatasetSource:
+    """All that a registered dataset is read from; equal sources give equal records.
+
+    Attributes:
+        format: One of ``FORMATS``.
+        annotations: Label file.
+        images: Folder that image names start from.
+        class_names: Names of category 0, 1, ...; empty: those of the file.
+        min_box_size: Least width and height of a box in pixels.
+        options: Further arguments of the reader.
+        drawing: What to draw, for ``synthetic``.
+    """
+
+    format: str
+    annotations: Path
+    images: Path
+    class_names: tuple[str, ...] = ()
+    min_box_size: float = 1.0
+    options: Mapping[str, Any] = field(default_factory=dict)
+    drawing: DrawingSize | None = None
+
+    def read(self, images: Path | None) -> Labels:
+        """Read the labels, without pictures if ``images`` is None."""
+        if self.drawing is not None:
+            ensure_drawn(self.annotations, self.drawing)
+        if self.format == "csv":
+            return read_csv(
+                self.annotations, images, class_names=self.class_names or None, **self.options
+            )
+        if self.format == "coco":
+            return read_coco_json(self.annotations, images, class_names=self.class_names or None)
+        classes = self.class_names or KAIST_CLASSES
+        return read_kaist_json(self.annotations, images, class_names=classes, **self.options)
+
+
+class RegisteredDataset:
+    """What ``DatasetCatalog`` calls: reads and cleans the labels anew on every call."""
+
+    def __init__(self, name: str, source: DatasetSource) -> None:
+        self.name = name
+        self.source = source
+        self._is_logged = False
+
+    def __call__(self) -> list[Record]:
+        """Give the records, images without objects included.
+
+        Raises:
+            UserError: If the labels cannot be read; the message names file and row.
+        """
+        labels = self.source.read(self.source.images)
+        records, report = clean_records(labels.records, min_size=self.source.min_box_size)
+        if not self._is_logged:
+            for line in report.summary().splitlines():
+                logger.info("%s: %s", self.name, line)
+            self._is_logged = True
+        if MetadataCatalog.get(self.name).get("thing_classes") != list(labels.class_names):
+            _describe(self.name, self.source, labels.class_names)
+        return records
+
+
+def register_kaist(
+    name: str,
+    annotations: PathLike,
+    images: PathLike,
+    *,
+    class_names: Sequence[str] = KAIST_CLASSES,
+    image_list: PathLike | None = None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    min_box_size: float = 1.0,
+) -> None:
+    """Register KAIST JSON labels; arguments as for ``read_kaist_json``. Safe to call again.
+
+    Raises:
+        ConfigError: If someone else registered the name.
+    """
+    options = {
+        "image_list": Path(image_list) if image_list else None,
+        "include": tuple(include),
+        "exclude": tuple(exclude),
+    }
+    source = DatasetSource(
+        "kaist", Path(annotations), Path(images), tuple(class_names), min_box_size, options
+    )
+    _register(name, source)
+
+
+def register_csv(
+    name: str,
+    annotations: PathLike,
+    images: PathLike,
+    *,
+    class_names: Sequence[str] = (),
+    box_format: str = "xyxy",
+    columns: Sequence[str] = (),
+    min_box_size: float = 1.0,
+) -> None:
+    """Register CSV labels; arguments as for ``read_csv``. Safe to call again.
+
+    Raises:
+        ConfigError: If someone else registered the name.
+        AnnotationError: If no class names are given and the file cannot be read for them.
+    """
+    options = {"box_format": box_format, "columns": tuple(columns) or None}
+    source = DatasetSource(
+        "csv", Path(annotations), Path(images), tuple(class_names), min_box_size, options
+    )
+    _register(name, source)
+
+
+def register_coco(
+    name: str,
+    annotations: PathLike,
+    images: PathLike,
+    *,
+    class_names: Sequence[str] = (),
+    min_box_size: float = 1.0,
+) -> None:
+    """Register COCO JSON labels; arguments as for ``read_coco_json``. Safe to call again.
+
+    Raises:
+        ConfigError: If someone else registered the name.
+        AnnotationError: If no class names are given and the file cannot be read for them.
+    """
+    source = DatasetSource(
+        "coco", Path(annotations), Path(images), tuple(class_names), min_box_size
+    )
+    _register(name, source)
+
+
+def register_from_config(cfg: CfgNode) -> None:
+    """Register every dataset of ``DATASETS.REGISTER``; nothing is read yet but class names.
+
+    Args:
+        cfg: With d2pd's keys. A label file is opened only where its ``CLASSES`` are empty.
+
+    Raises:
+        ConfigError: If a key is unknown, ``FORMAT`` is another word or a needed key is empty.
+        AnnotationError: If a file opened for its class names cannot be used.
+    """
+    for name, entry in cfg.DATASETS.REGISTER.items():
+        _register(name, _source_of_entry(name, entry, cfg))
+
+
+def dataset_root(cfg: CfgNode) -> Path:
+    """Give the folder that relative paths of datasets start from."""
+    return Path(cfg.DATASETS.ROOT or os.environ.get("D2PD_DATASETS") or "datasets").expanduser()
+
+
+def missing_files(cfg: CfgNode, names: Sequence[str]) -> list[str]:
+    """List what datasets need and do not find, a line with the cure each; nothing is loaded.
+
+    Args:
+        cfg: For the dataset root.
+        names: Names of datasets; those that d2pd did not register are passed over.
+    """
+    wanted: dict[tuple[str, Path], list[str]] = defaultdict(list)
+    problems: list[str] = []
+    for name in names:
+        source = MetadataCatalog.get(name).get("source") if name in DatasetCatalog else None
+        if source is None:
+            continue
+        if source.drawing is not None:
+            problems += filter(None, [drawing_conflict(source.annotations, source.drawing)])
+            continue
+        for key, path in _missing_paths(source):
+            wanted[key, path].append(name)
+    for (key, path), users in wanted.items():
+        source = MetadataCatalog.get(users[0]).source
+        cure = CURES[source.format].format(name=users[0], key=key, folder=source.annotations.parent)
+        what = "folder" if key == "IMAGES" else "file"
+        problems.append(
+            f"no {what} {path} ({key} of {', '.join(users)}; dataset root: {dataset_root(cfg)}): "
+            f"{cure}"
+        )
+    return list(dict.fromkeys(problems))
+
+
+def _missing_paths(source: DatasetSource) -> list[tuple[str, Path]]:
+    image_list = source.options.get("image_list")
+    files = {"ANNOTATIONS": source.annotations, "IMAGE_LIST": image_list}
+    missing = [(key, path) for key, path in files.items() if path and not path.is_file()]
+    if not source.images.is_dir():
+        missing.append(("IMAGES", source.images))
+    return missing
+
+
+def _source_of_entry(name: str, entry: Mapping[str, Any], cfg: CfgNode) -> DatasetSource:
+    where = f"DATASETS.REGISTER.{name}"
+    for key in entry:
+        if key not in REGISTER_DEFAULTS:
+            raise ConfigError(f"unknown key {where}.{key}; known: {', '.join(REGISTER_DEFAULTS)}")
+    values = {**REGISTER_DEFAULTS, **entry}
+    if values["FORMAT"] not in FORMATS:
+        raise ConfigError(
+            f"{where}.FORMAT must be one of {', '.join(FORMATS)}, got {values['FORMAT']!r}"
+        )
+    if not values["ANNOTATIONS"]:
+        raise ConfigError(f"{where}.ANNOTATIONS is empty; name the label file")
+    root = dataset_root(cfg)
+    annotations = root / Path(values["ANNOTATIONS"]).expanduser()
+    images = root / Path(values["IMAGES"]).expanduser() if values["IMAGES"] else annotations.parent
+    is_synthetic = values["FORMAT"] == "synthetic"
+    return DatasetSource(
+        values["FORMAT"],
+        annotations,
+        images,
+        tuple(values["CLASSES"]),
+        cfg.DATASETS.MIN_BOX_SIZE,
+        _reader_options(where, values, root),
+        _drawing(cfg) if is_synthetic else None,
+    )
+
+
+def _reader_options(where: str, values: Mapping[str, Any], root: Path) -> dict[str, Any]:
+    """Give the reader the keys of its format; a key of another format is refused when set."""
+    kaist_keys, csv_keys = ("IMAGE_LIST", "INCLUDE", "EXCLUDE"), ("BOX_FORMAT", "COLUMNS")
+    used = {"csv": csv_keys, "coco": ()}.get(values["FORMAT"], kaist_keys)
+    for key in (*kaist_keys, *csv_keys):
+        if key not in used and values[key] != REGISTER_DEFAULTS[key]:
+            raise ConfigError(
+                f"{where}.{key} has no meaning for FORMAT {values['FORMAT']}; remove it"
+            )
+    if used == csv_keys:
+        return {"box_format": values["BOX_FORMAT"], "columns": tuple(values["COLUMNS"]) or None}
+    if used == kaist_keys:
+        image_list = values["IMAGE_LIST"]
+        return {
+            "image_list": root / Path(image_list).expanduser() if image_list else None,
+            "include": tuple(values["INCLUDE"]),
+            "exclude": tuple(values["EXCLUDE"]),
+        }
+    return {}
+
+
+def _drawing(cfg: CfgNode) -> DrawingSize:
+    keys = cfg.DATASETS.SYNTHETIC
+    return DrawingSize(keys.NUM_TRAIN, keys.NUM_TEST, keys.SEED)
+
+
+def _register(name: str, source: DatasetSource) -> None:
+    metadata = MetadataCatalog.get(name)
+    if name in DatasetCatalog:
+        known = metadata.get("source")
+        if known is None:
+            raise ConfigError(
+                f"the name {name!r} is taken by a dataset that d2pd did not register; choose "
+                "another"
+            )
+        if known == source and metadata.get("thing_classes"):
+            return
+    class_names = source.class_names
+    if not class_names and source.format in ("kaist", "synthetic"):
+        class_names = KAIST_CLASSES
+    if not class_names and source.annotations.is_file():
+        class_names = source.read(None).class_names
+    if name in DatasetCatalog:
+        DatasetCatalog.remove(name)
+    DatasetCatalog.register(name, RegisteredDataset(name, source))
+    _describe(name, source, class_names)
+
+
+def _describe(name: str, source: DatasetSource, class_names: Sequence[str]) -> None:
+    """Write the metadata anew; Detectron2 refuses to change what is set once."""
+    MetadataCatalog.remove(name)
+    MetadataCatalog.get(name).set(
+        source=source,
+        annotations_file=str(source.annotations),
+        annotations_format=source.format,
+        image_root=str(source.images),
+        evaluator_type="kaist" if source.format in ("kaist", "synthetic") else "coco",
+    )
+    if class_names:
+        MetadataCatalog.get(name).thing_classes = list(class_names)
