@@ -40,7 +40,7 @@ if not TYPE_CHECKING and ENGINE == "detectron2":
     )
     from detectron2.solver import build_lr_scheduler
     from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
-    from detectron2.structures import BoxMode, Boxes, ImageList, Instances, pairwise_iou
+    from detectron2.structures import Boxes, BoxMode, ImageList, Instances, pairwise_iou
     from detectron2.utils import comm
     from detectron2.utils.env import seed_all_rng
     from detectron2.utils.events import (

@@ -36,39 +36,36 @@ class EngineState:
     detail: str = ""
 
 
-def install_command() -> str:
-    """Return the line that builds Detectron2 for the torch of this Python."""
+def install_command(rebuild: bool = False) -> str:
+    """Return the line that builds Detectron2 for the torch of this Python.
+
+    Args:
+        rebuild: Replace an installed one, and leave its dependencies (torch too) as they are.
+    """
     # Its set-up imports torch, so no isolated build; and pkg_resources, gone from setuptools 81.
-    pip = f"{sys.executable} -m pip"
-    return (
-        f"{pip} install 'setuptools<81' wheel && "
-        f"{pip} install --no-build-isolation --no-deps --force-reinstall '{SOURCE}'"
-        f" && {pip} install pycocotools omegaconf hydra-core cloudpickle black"
-    )
+    pip = f"{sys.executable} -m pip install"
+    options = "--no-build-isolation" + (" --force-reinstall --no-deps" if rebuild else "")
+    return f"{pip} 'setuptools<81' wheel && {pip} {options} '{SOURCE}'"
 
 
 def detect_detectron2() -> EngineState:
     """Tell absent, present, broken and shadowed apart; imports Detectron2 only if it is there."""
-    try:
-        spec = importlib.util.find_spec("detectron2")
-    except (ImportError, ValueError) as error:
-        return EngineState("broken", _installed_version(), None, _one_line(error))
-    version = _installed_version()
+    spec = importlib.util.find_spec("detectron2")
     if spec is None:
         return EngineState("absent")
+    version, installed = _installation()
     if spec.origin is None:
-        folders = list(spec.submodule_search_locations or ())
-        location = folders[0] if folders else None
-        detail = f"{location} is a folder without a package in it and hides Detectron2"
+        location = next(iter(spec.submodule_search_locations or ()), None)
+        detail = f"{location} is a folder of that name and holds no package"
         return EngineState("shadowed", version, location, detail)
-    location = str(Path(spec.origin).parent)
-    if version is None:
-        detail = f"{location} is source code that was not installed"
-        return EngineState("shadowed", None, location, detail)
+    location = str(Path(spec.origin).resolve().parent)
     try:
         # Brings in the compiled operators as well.
         importlib.import_module("detectron2.engine")
     except Exception as error:  # a broken build raises anything
+        detail = _shadow(location, installed)
+        if detail:
+            return EngineState("shadowed", version, location, f"{detail} ({_one_line(error)})")
         return EngineState("broken", version, location, _one_line(error))
     return EngineState("present", version, location)
 
@@ -105,8 +102,8 @@ def way_out(found: EngineState) -> str:
     if found.state == "broken":
         return (
             f"Detectron2 {found.version} at {found.location} is installed but cannot be imported "
-            f"({found.detail}): build it again for this torch with `{install_command()}`, or "
-            f"{_EMBEDDED}"
+            f"({found.detail}): build it again for this torch with "
+            f"`{install_command(rebuild=True)}`, or {_EMBEDDED}"
         )
     return (
         f"Detectron2 is shadowed: {found.detail}; leave or rename that folder, install Detectron2 "
@@ -114,11 +111,22 @@ def way_out(found: EngineState) -> str:
     )
 
 
-def _installed_version() -> str | None:
-    try:
-        return metadata.version("detectron2")
-    except metadata.PackageNotFoundError:
-        return None
+def _shadow(location: str, installed: list[str]) -> str:
+    """Return why a package that cannot be imported is not the installed one; empty if it is."""
+    hidden = [folder for folder in installed if folder != location]
+    if hidden:
+        return f"{location} hides the one installed at {hidden[0]}"
+    if not installed or Path(location).parent == Path.cwd():
+        return f"{location} is source code, not an installed package"
+    return ""
+
+
+def _installation() -> tuple[str | None, list[str]]:
+    """Return the installed version, and the folders of the installed packages."""
+    found = list(metadata.distributions(name="detectron2"))
+    folders = [Path(str(item.locate_file("detectron2"))).resolve() for item in found]
+    version = found[0].version if found else None
+    return version, [str(folder) for folder in folders if (folder / "__init__.py").is_file()]
 
 
 def _one_line(error: Exception) -> str:

@@ -8,7 +8,6 @@ from d2pd.embedded.defaults_tree import DEFAULTS
 from d2pd.embedded.honoured import check_honoured, unhonoured_keys
 from d2pd.errors import ConfigError, MissingFileError
 
-
 __all__ = ["CfgNode", "check_honoured", "get_cfg", "unhonoured_keys"]
 
 
