@@ -48,9 +48,8 @@ def healthy(monkeypatch, tmp_path):
 
 
 def set_engine(monkeypatch, state, location="/site/detectron2", detail="undefined symbol: _ZN2"):
-    version = "0.6" if state in ("present", "broken") else ""
-    found = EngineState(state=state, version=version, location=location, detail=detail)
-    monkeypatch.setattr(engine, "detect_detectron2", lambda: found)
+    found = EngineState(state=state, version="0.6", location=location, detail=detail)
+    monkeypatch.setattr(engine, "find_detectron2", lambda: found)
 
 
 def set_installed(monkeypatch, versions, folder="/site"):
@@ -377,22 +376,42 @@ def test_broken_detectron2_is_told_with_the_symbol_and_built_anew(healthy):
 
     finding = only("Detectron2", "broken")
 
-    assert "installed in /site/detectron2 but broken: undefined symbol: _ZN2" in finding.detail
+    assert finding.detail.startswith("0.6 is installed but broken: undefined symbol: _ZN2")
     assert "--force-reinstall --no-deps --no-cache-dir --no-build-isolation" in finding.cure
 
 
 def test_shadowed_detectron2_is_told_with_the_folder_in_the_way(healthy):
-    set_engine(healthy, "shadowed", location="/work/detectron2")
+    set_engine(healthy, "shadowed", "/work/detectron2", "/work/detectron2 hides Detectron2")
 
     finding = only("Detectron2", "broken")
 
-    assert "the folder /work/detectron2 takes its place" in finding.detail
+    assert finding.detail.startswith(
+        "shadowed: /work/detectron2 hides Detectron2. Run from another"
+    )
     assert finding.cure == "mv /work/detectron2 /work/detectron2-source"
+
+
+def test_detectron2_is_looked_for_in_a_process_of_its_own(monkeypatch):
+    assert "detect_detectron2" in packages.PROBES["detectron2"]
+    monkeypatch.setitem(packages.PROBES, "detectron2", "import os; os.abort()")
+
+    found = engine.find_detectron2()
+
+    assert (found.state, found.detail) == ("broken", "it ended with code -6")
+
+
+def test_a_folder_named_detectron2_is_told_from_a_package(monkeypatch, tmp_path):
+    (tmp_path / "detectron2").mkdir()
+    monkeypatch.chdir(tmp_path)
+    if metadata.packages_distributions().get("detectron2"):
+        pytest.skip("an installed Detectron2 goes before a folder without a package in it")
+
+    assert engine.find_detectron2().state == "shadowed"
 
 
 # The install line of Detectron2
 
-LINE = f"{sys.executable} -m pip install --no-build-isolation '{engine.DETECTRON2}'"
+LINE = f"{sys.executable} -m pip install --no-build-isolation '{engine.SOURCE}'"
 
 
 def test_on_a_ready_cpu_machine_detectron2_takes_one_line(healthy):

@@ -10,12 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from d2pd.doctor.finding import Finding, Status
-from d2pd.doctor.packages import PIP, installed_version
-from d2pd.engine_state import EngineState, detect_detectron2
-
-DETECTRON2 = "git+https://github.com/facebookresearch/detectron2.git"
-ENGINES = ("auto", "detectron2", "embedded")
-"""Values of the environment variable ``D2PD_ENGINE``."""
+from d2pd.doctor.packages import PIP, ProbeError, installed_version, probe
+from d2pd.engine_state import CHOICES, SOURCE, EngineState
 
 
 def check_engine(torch_cuda: str | None, has_gpu: bool) -> Iterator[Finding]:
@@ -26,18 +22,26 @@ def check_engine(torch_cuda: str | None, has_gpu: bool) -> Iterator[Finding]:
         has_gpu: Whether torch sees a GPU.
     """
     wanted = os.environ.get("D2PD_ENGINE", "auto") or "auto"
-    if wanted not in ENGINES:
+    if wanted not in CHOICES:
         yield Finding(
             "engine",
             "broken",
-            f"D2PD_ENGINE is {wanted!r}; allowed: {', '.join(ENGINES)}",
+            f"D2PD_ENGINE is {wanted!r}; allowed: {', '.join(CHOICES)}",
             "export D2PD_ENGINE=auto",
         )
         return
-    state = detect_detectron2()
+    state = find_detectron2()
     yield _engine_in_use(wanted, state)
     operators = f"with CUDA {torch_cuda}" if has_gpu and torch_cuda else "for the CPU"
     yield _detectron2_finding(wanted, state, install_lines(torch_cuda, has_gpu), operators)
+
+
+def find_detectron2() -> EngineState:
+    """Detect Detectron2 in a process of its own: a build for another torch may crash."""
+    try:
+        return EngineState(**probe("detectron2"))
+    except ProbeError as error:
+        return EngineState("broken", installed_version("detectron2"), None, str(error))
 
 
 def _engine_in_use(wanted: str, state: EngineState) -> Finding:
@@ -67,15 +71,14 @@ def _detectron2_finding(
         return Finding(
             "Detectron2",
             status,
-            f"the folder {state.location} takes its place: it has the name detectron2 and is no "
-            "package. Run from another folder, or rename it",
+            f"shadowed: {state.detail}. Run from another folder, or rename it",
             f"mv {state.location} {state.location}-source",
         )
     anew = "install --force-reinstall --no-deps --no-cache-dir --no-build-isolation"
     return Finding(
         "Detectron2",
         status,
-        f"installed in {state.location} but broken: {state.detail}. It must be built anew for "
+        f"{state.version} is installed but broken: {state.detail}. It must be built anew for "
         f"each torch, here {operators}:",
         "\n".join(line.replace("install --no-build-isolation", anew) for line in install),
     )
@@ -106,7 +109,7 @@ def install_lines(torch_cuda: str | None, has_gpu: bool) -> list[str]:
     setuptools = installed_version("setuptools")
     if setuptools is None or int(setuptools.split(".")[0]) >= 81:
         lines.append(f"{PIP} install 'setuptools<81'")
-    lines.append(f"{cuda_home}{PIP} install --no-build-isolation '{DETECTRON2}'")
+    lines.append(f"{cuda_home}{PIP} install --no-build-isolation '{SOURCE}'")
     return lines
 
 

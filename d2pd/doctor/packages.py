@@ -2,6 +2,7 @@
 
 import ctypes.util
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -16,7 +17,8 @@ import d2pd
 from d2pd.doctor.finding import Finding, Status
 
 PIP = f"{shlex.quote(sys.executable)} -m pip"
-REQUIREMENTS = Path(d2pd.__file__).parent.parent / "requirements.txt"
+ROOT = Path(d2pd.__file__).resolve().parent.parent
+REQUIREMENTS = ROOT / "requirements.txt"
 OPENCV_PACKAGES = (
     "opencv-python",
     "opencv-python-headless",
@@ -46,6 +48,11 @@ print(json.dumps({"version": torchvision.__version__}))
 import json, cv2
 print(json.dumps({"version": cv2.__version__}))
 """,
+    "detectron2": """
+import dataclasses, json
+from d2pd.engine_state import detect_detectron2
+print(json.dumps(dataclasses.asdict(detect_detectron2())))
+""",
 }
 """Scripts that use a package for a moment and print what it says of itself as JSON."""
 
@@ -61,14 +68,19 @@ def probe(package: str) -> dict[str, Any]:
         package: A key of ``PROBES``.
 
     Returns:
-        What the package said of itself; ``version`` at least.
+        What the package said of itself, ``version`` among it.
 
     Raises:
         ProbeError: If it failed, crashed or hung.
     """
+    path = os.pathsep.join([os.environ.get("PYTHONPATH", ""), str(ROOT)]).lstrip(os.pathsep)
     try:
         done = subprocess.run(
-            [sys.executable, "-c", PROBES[package]], capture_output=True, text=True, timeout=120
+            [sys.executable, "-c", PROBES[package]],
+            env=os.environ | {"PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+            timeout=120,
         )
     except subprocess.TimeoutExpired:
         raise ProbeError("no answer within 120 seconds") from None
