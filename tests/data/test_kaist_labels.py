@@ -57,9 +57,7 @@ def test_an_image_list_selects_and_orders(tmp_path_factory, permutation):
     (folder / "train.json").write_text(json.dumps(content()))
     for count in range(1, 4):
         (folder / "list.txt").write_text("\r\n".join(permutation[:count]) + "\n\n")
-        labels = read_kaist_json(
-            folder / "train.json", None, image_list=folder / "list.txt"
-        )
+        labels = read_kaist_json(folder / "train.json", None, image_list=folder / "list.txt")
         assert [record["im_name"] for record in labels.records] == list(permutation[:count])
 
 
