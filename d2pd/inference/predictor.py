@@ -1,7 +1,7 @@
 """A trained detector as a function: image in, detections out."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
@@ -15,7 +15,9 @@ from torchvision import tv_tensors
 from d2pd.config import load_config
 from d2pd.d2 import CfgNode, Instances, build_model
 from d2pd.data.augmentation import build_augmentation
+from d2pd.data.images import image_path, read_image
 from d2pd.errors import MissingFileError
+from d2pd.evaluation.evaluators import coco_rows
 from d2pd.training.checkpoint import Checkpointer
 from d2pd.training.preflight import resolve_device
 
@@ -85,6 +87,26 @@ class Predictor:
             output = self.model([self._sample(image)])[0]
         instances: Instances = output["instances"].to("cpu")
         return instances
+
+    def predict_records(self, records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Detect objects in the images of dataset_dicts, of the modality the model is for.
+
+        Returns:
+            COCO results: ``image_id``, ``category_id`` 0..K-1, ``bbox`` XYWH, ``score``.
+
+        Raises:
+            MissingFileError: If an image is not there.
+            AnnotationError: If one cannot be decoded, or there is no thermal one.
+        """
+        rows = []
+        for record in records:
+            rows += coco_rows(self(self.read(record)), record["image_id"])
+        return rows
+
+    def read(self, record: Mapping[str, Any]) -> np.ndarray:
+        """Read the image of a dataset_dict that the model is for: ``INPUT.MODALITY``."""
+        modality = self.cfg.INPUT.MODALITY
+        return read_image(image_path(record, modality), modality)
 
     def _sample(self, image: np.ndarray) -> dict[str, Any]:
         is_rgb = self.cfg.INPUT.FORMAT == "RGB"

@@ -38,6 +38,20 @@ def test_it_detects_what_evaluation_detects_bit_for_bit(tiny_run, image_format):
     assert count > 0
 
 
+def test_records_become_coco_results_of_their_images(predictor):
+    register_from_config(predictor.cfg)
+    records = DatasetCatalog.get("tiny_test")[:2]
+
+    rows = predictor.predict_records(records)
+
+    instances = predictor(predictor.read(records[0]))
+    x1, y1, x2, y2 = instances.pred_boxes.tensor[0].tolist()
+    assert rows[0]["bbox"] == pytest.approx([x1, y1, x2 - x1, y2 - y1], abs=1e-3)
+    assert rows[0]["score"] == instances.scores[0].item()
+    assert [row["image_id"] for row in rows].count(records[0]["image_id"]) == len(instances)
+    assert {row["image_id"] for row in rows} == {record["image_id"] for record in records}
+
+
 def test_detections_are_in_pixels_of_the_image_given_best_first(predictor):
     image = np.random.default_rng(1).integers(0, 255, (90, 200, 3), dtype=np.uint8)
 
@@ -142,9 +156,3 @@ def test_a_config_without_weights_is_told_with_the_way_out(tiny_run):
 def test_a_gpu_that_is_not_there_is_an_error(tiny_run):
     with pytest.raises(DeviceError, match="sees 0 GPUs"):
         load_predictor(tiny_run, device="cuda")
-
-
-def test_the_dataset_of_a_run_can_be_registered_from_its_config(predictor):
-    register_from_config(predictor.cfg)
-
-    assert len(DatasetCatalog.get("tiny_test")) == 4
