@@ -13,7 +13,7 @@ from d2pd.data.annotations.labels import PathLike, Record
 from d2pd.data.cleaning import clean_records
 from d2pd.data.dataset_source import FORMATS, KAIST_CLASSES, DatasetSource
 from d2pd.data.drawn_on_first_use import DrawingSize, drawing_conflict
-from d2pd.errors import ConfigError
+from d2pd.errors import ConfigError, UserError
 
 logger = logging.getLogger(__name__)
 
@@ -164,6 +164,27 @@ def missing_files(cfg: CfgNode, names: Sequence[str]) -> list[str]:
             f"no {what} {path} ({key} of {', '.join(users)}; dataset root: {dataset_root(cfg)}): "
             f"{cure}"
         )
+    return list(dict.fromkeys(problems))
+
+
+def unreadable_labels(names: Sequence[str]) -> list[str]:
+    """Load datasets and list what is wrong with them: labels, classes, images that are missing.
+
+    A fault in the test labels is to be heard of before the training, not at its first evaluation.
+
+    Args:
+        names: Names of datasets; those that d2pd did not register, or that are still to be drawn,
+            are passed over.
+    """
+    problems: list[str] = []
+    for name in names:
+        source = MetadataCatalog.get(name).get("source") if name in DatasetCatalog else None
+        if source is None or source.drawing is not None:
+            continue
+        try:
+            DatasetCatalog.get(name)
+        except UserError as error:
+            problems.append(str(error))
     return list(dict.fromkeys(problems))
 
 
