@@ -403,6 +403,18 @@ def test_a_file_of_another_kind_is_refused(tmp_path, text, message):
     assert error_of(path, None) == message.format(path)
 
 
+def test_a_file_that_may_not_be_read_is_named(write, monkeypatch):
+    path = write()
+
+    def refuse(_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(type(path), "read_bytes", refuse)
+    assert error_of(path, None, error=MissingFileError) == (
+        f"{path}: cannot be read (Permission denied); mend its permissions or copy it again"
+    )
+
+
 def test_deep_nesting_and_long_numbers_end_in_one_line(tmp_path):
     path = tmp_path / "a.json"
     for text in ("[" * 200_000, '{"images": ' + "9" * 5000 + "}"):

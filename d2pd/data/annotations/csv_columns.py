@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from d2pd.data.annotations.labels import PathLike
-from d2pd.errors import AnnotationError, ConfigError, MissingFileError
+from d2pd.data.annotations.labels import PathLike, read_label_file
+from d2pd.errors import AnnotationError, ConfigError
 
 BOX_FIELDS = {"xyxy": ("x1", "y1", "x2", "y2"), "xywh": ("x1", "y1", "w", "h")}
 
@@ -104,13 +104,7 @@ def read_table(
 
 
 def _decode(path: Path) -> str:
-    if not path.is_file():
-        raise MissingFileError(
-            f"{path}: no such annotation file; correct ANNOTATIONS or the dataset root"
-        )
-    content = path.read_bytes()
-    if not content.strip():
-        raise AnnotationError(f"{path}: the file is empty; download or export it again")
+    content = read_label_file(path)
     is_utf16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
     try:
         return content.decode("utf-16" if is_utf16 else "utf-8-sig")

@@ -27,7 +27,7 @@ class FolderListing:
             try:
                 with os.scandir(key) as entries:
                     self._files[key] = {entry.name: entry.path for entry in entries}
-            except (FileNotFoundError, NotADirectoryError):
+            except (OSError, ValueError):  # not there, not readable, or no possible name
                 self._files[key] = {}
         return self._files[key]
 

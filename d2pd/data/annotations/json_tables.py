@@ -6,8 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from d2pd.data.annotations.labels import IGNORE_REGION, Annotation, PathLike, make_annotation
-from d2pd.errors import AnnotationError, MissingFileError
+from d2pd.data.annotations.labels import (
+    IGNORE_REGION,
+    Annotation,
+    PathLike,
+    make_annotation,
+    read_label_file,
+)
+from d2pd.errors import AnnotationError
 
 LEFT_OUT = -2
 """Target of a category whose boxes the reader passes over."""
@@ -117,15 +123,9 @@ def whole_number(row: Mapping[str, Any], key: str, where: str) -> int:
 
 
 def _load(path: Path) -> Any:
-    if not path.is_file():
-        raise MissingFileError(
-            f"{path}: no such annotation file; correct ANNOTATIONS or the dataset root"
-        )
-    text = path.read_bytes()
-    if not text.strip():
-        raise AnnotationError(f"{path}: the file is empty; download or export it again")
+    content = read_label_file(path)
     try:
-        return json.loads(text)
+        return json.loads(content)
     except json.JSONDecodeError as error:
         raise AnnotationError(
             f"{path}, line {error.lineno}, column {error.colno}: not JSON ({error.msg}); the file "

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from d2pd.errors import AnnotationError, MissingFileError
+
 Record = dict[str, Any]
 """One image: ``file_name``, ``image_id``, ``height``, ``width``, ``annotations`` and, for KAIST,
 ``lwir_file_name`` and ``im_name``."""
@@ -32,6 +34,28 @@ class Labels:
 
     records: list[Record]
     class_names: tuple[str, ...]
+
+
+def read_label_file(path: Path) -> bytes:
+    """Read a label file that must hold something.
+
+    Raises:
+        MissingFileError: If there is no such file, or it may not be read.
+        AnnotationError: If it is empty.
+    """
+    if not path.is_file():
+        raise MissingFileError(
+            f"{path}: no such annotation file; correct ANNOTATIONS or the dataset root"
+        )
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise MissingFileError(
+            f"{path}: cannot be read ({error.strerror}); mend its permissions or copy it again"
+        ) from error
+    if not content.strip():
+        raise AnnotationError(f"{path}: the file is empty; download or export it again")
+    return content
 
 
 def make_annotation(
