@@ -3,7 +3,6 @@
 import itertools
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 
 from d2pd.data.synthetic.canvas import Canvas, Colour, random_colour, shade
@@ -45,7 +44,9 @@ def paint_background(
 
 
 def _paint_sky(canvas: Canvas, rng: np.random.Generator, climate: Climate) -> None:
-    high, low = random_colour(rng, 150, 235), random_colour(rng, 200, 250)
+    low_blue = rng.uniform(195, 250)
+    low: Colour = (low_blue, low_blue * rng.uniform(0.94, 1.0), low_blue * rng.uniform(0.86, 1.0))
+    high = shade((low[0], low[1] * 0.93, low[2] * 0.85), float(rng.uniform(0.6, 1.0)))
     ramp = np.linspace(0, 1, HEIGHT, dtype=np.float32)[:, None]
     visible = (1 - ramp) * np.array(high) + ramp * np.array(low)
     canvas.visible[:] = visible.astype(np.uint8)[:, None]
@@ -72,7 +73,7 @@ def _paint_block(
     box: tuple[float, float, float, float],
 ) -> None:
     x, y, width, height = box
-    colour, warmth = random_colour(rng, 50, 210), climate.wall + float(rng.uniform(-10, 8))
+    colour, warmth = random_colour(rng, 50, 210, 0.08), climate.wall + float(rng.uniform(-10, 8))
     canvas.rectangle(x, y, width, height, colour, warmth)
     step_x, step_y = float(rng.uniform(9, 24)), float(rng.uniform(12, 30))
     fill_x, fill_y = rng.uniform(0.35, 0.8, 2)
@@ -84,7 +85,7 @@ def _paint_block(
             glow = warmth + cold + (climate.between(0.8) - climate.air if draw < 0.08 else 0)
             canvas.rectangle(column, row, step_x * fill_x, step_y * fill_y, pane, glow)
             if lit and draw > 0.75:
-                canvas.lights.append((column, row, step_x * 0.3, random_colour(rng, 170, 250)))
+                canvas.lights.append((column, row, step_x * 0.18, random_colour(rng, 170, 250)))
 
 
 def _paint_front(
@@ -108,7 +109,7 @@ def _paint_front(
     while start < far_depth:
         end = start + float(rng.uniform(2.5, 9.0)) * (0.6 + start / 25)
         top = tall * float(rng.uniform(0.7, 1.2))
-        colour, warmth = random_colour(rng, 45, 200), climate.wall + float(rng.uniform(-8, 8))
+        colour, warmth = random_colour(rng, 45, 200, 0.12), climate.wall + float(rng.uniform(-8, 8))
         canvas.polygon(quad(start, end, -0.1, top), colour, warmth)
         for floor in np.arange(0.4, top - 2.0, 3.1):
             edges = np.linspace(start, end, int(rng.integers(2, 6)))
@@ -119,7 +120,7 @@ def _paint_front(
                 canvas.polygon(opening, pane, climate.thing(rng) * 0.5 + warmth * 0.5)
                 if climate.night and rng.uniform() < 0.3:
                     x, y = opening[0]
-                    light = (x, y - 4, 340 / first * 0.4, random_colour(rng, 150, 250))
+                    light = (x, y - 4, 340 / first * 0.16, random_colour(rng, 150, 250))
                     canvas.lights.append(light)
         start = end
 
@@ -183,7 +184,7 @@ def _paint_pavement(
     canvas: Canvas, rng: np.random.Generator, climate: Climate, view: View, side: int
 ) -> None:
     kerb = side * float(rng.uniform(3.0, 7.0))
-    colour, warmth = random_colour(rng, 80, 170), climate.ground + float(rng.uniform(-9, 9))
+    colour, warmth = random_colour(rng, 80, 170, 0.0), climate.ground + float(rng.uniform(-9, 9))
     rows = (HEIGHT + 4.0, view.horizon + 2)
     canvas.polygon(_strip(view, (kerb, side * 60.0), rows), colour, warmth)
     edge = _strip(view, (kerb, kerb + side * 0.25), rows)
@@ -211,14 +212,7 @@ def _paint_patches(canvas: Canvas, rng: np.random.Generator, climate: Climate, v
     for _ in range(int(rng.integers(3, 9))):
         y = view.horizon + float(rng.uniform(8, 260))
         scale = view.pixels_per_metre(y)
-        x, half = float(rng.uniform(0, WIDTH)), float(rng.uniform(0.2, 1.6)) * scale
+        x, half = float(rng.uniform(0, WIDTH)), float(rng.uniform(0.15, 0.9)) * scale
         darker = tuple(float(value) for value in rng.uniform(40, 90) * np.ones(3))
         grey: Colour = (darker[0], darker[1], darker[2])
         canvas.ellipse(x, y, half, half * 0.18, grey, climate.ground + float(rng.uniform(-12, 14)))
-
-
-def horizon_shadow(canvas: Canvas, view: View) -> None:
-    """Darken the far ground a little, as dust and grazing light do."""
-    top = int(view.horizon)
-    band = canvas.visible[top : top + 24]
-    cv2.convertScaleAbs(band, band, 0.92, 0)

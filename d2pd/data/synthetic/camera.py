@@ -26,8 +26,8 @@ def _texture(rng: np.random.Generator, cell: int, size: tuple[int, int]) -> np.n
 def _expose_visible(canvas: Canvas, rng: np.random.Generator, night: bool) -> np.ndarray:
     size = (WIDTH, HEIGHT)
     grain = rng.standard_normal((HEIGHT, WIDTH), dtype=np.float32)
-    gain = 1 + 0.10 * _texture(rng, 40, size) + 0.06 * _texture(rng, 5, size)
-    balance = rng.uniform(0.85, 1.12, 3).astype(np.float32)
+    gain = 1 + 0.06 * _texture(rng, 40, size) + 0.035 * _texture(rng, 4, size)
+    balance = rng.uniform(0.92, 1.07, 3).astype(np.float32)
     picture: np.ndarray = canvas.visible.astype(np.float32)
     if night:
         picture *= _lamp_light(canvas, rng)
@@ -53,13 +53,13 @@ def _grid() -> tuple[np.ndarray, np.ndarray]:
 def _lamp_light(canvas: Canvas, rng: np.random.Generator) -> np.ndarray:
     """Share of the daylight that lamps, headlights and the city's glow give, per channel."""
     rows, columns = _grid()
-    light = np.full((HEIGHT // COARSE, WIDTH // COARSE), float(rng.uniform(0.08, 0.3)), np.float32)
+    light = np.full((HEIGHT // COARSE, WIDTH // COARSE), float(rng.uniform(0.14, 0.4)), np.float32)
     for _ in range(int(rng.integers(1, 5))):
         x, y = rng.uniform(0, WIDTH), rng.uniform(150, 480)
         wide, tall = rng.uniform(60, 220), rng.uniform(40, 150)
         pool = np.exp(-(((columns - x) / wide) ** 2) - ((rows - y) / tall) ** 2)
-        light += float(rng.uniform(0.1, 0.5)) * pool
-    tint = np.array([rng.uniform(0.55, 1.0), rng.uniform(0.85, 1.05), 1.0], np.float32)
+        light += float(rng.uniform(0.15, 0.6)) * pool
+    tint = np.array([rng.uniform(0.6, 1.0), rng.uniform(0.85, 1.05), 1.0], np.float32)
     fine = cv2.resize(light, (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR)
     return fine[..., None] * tint
 

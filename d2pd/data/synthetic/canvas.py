@@ -18,10 +18,12 @@ def shade(colour: Colour, factor: float) -> Colour:
     return (blue, green, red)
 
 
-def random_colour(rng: np.random.Generator, low: float = 20, high: float = 230) -> Colour:
-    """Draw a mostly dull colour, at times a vivid one."""
+def random_colour(
+    rng: np.random.Generator, low: float = 20, high: float = 230, vivid: float = 0.3
+) -> Colour:
+    """Draw a mostly dull colour; ``vivid`` is the chance of a strong one."""
     grey = rng.uniform(low, high)
-    spread = rng.uniform(0.0, 0.18) if rng.uniform() < 0.7 else rng.uniform(0.3, 0.8)
+    spread = rng.uniform(0.0, 0.18) if rng.uniform() >= vivid else rng.uniform(0.3, 0.8)
     blue, green, red = np.clip(grey * (1 + spread * rng.uniform(-1, 1, 3)), 0, 255)
     return (float(blue), float(green), float(red))
 
@@ -86,6 +88,14 @@ class Canvas:
         width = max(round(thickness), 1)
         cv2.polylines(self.visible, [corners], False, colour, width, cv2.LINE_AA, SHIFT)
         cv2.polylines(self.thermal, [corners], False, (_level(warmth),), width, cv2.LINE_AA, SHIFT)
+
+    def hide_lights(self, x: float, y: float, width: float, height: float) -> None:
+        """Put out the lights behind an opaque thing of this box."""
+        self.lights = [
+            light
+            for light in self.lights
+            if not (x < light[0] < x + width and y < light[1] < y + height)
+        ]
 
     def paste(
         self, left: int, top: int, visible: np.ndarray, thermal: np.ndarray, alpha: np.ndarray

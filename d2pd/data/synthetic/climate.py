@@ -43,12 +43,12 @@ def draw_climate(rng: np.random.Generator, night: bool) -> Climate:
     if night:
         air = float(rng.uniform(20, 42))
         ground, wall = air + rng.uniform(-4, 8), air + rng.uniform(-3, 14)
-        return Climate(True, air, air + rng.uniform(28, 48), ground, wall, rng.uniform(0, 10))
+        return Climate(True, air, air + rng.uniform(34, 58), ground, wall, rng.uniform(0, 10))
     if rng.uniform() < HOT_DAYS:
         air = float(rng.uniform(48, 62))
-        skin = air + rng.uniform(12, 24)
-        ground, wall = skin + rng.uniform(4, 26), skin + rng.uniform(-14, 20)
+        skin = air + rng.uniform(14, 26)
+        ground, wall = skin + rng.uniform(10, 34), skin + rng.uniform(-6, 26)
         return Climate(False, air, skin, ground, wall, rng.uniform(0, 25))
     air = float(rng.uniform(36, 56))
-    ground, wall = air + rng.uniform(4, 16), air + rng.uniform(0, 20)
-    return Climate(False, air, air + rng.uniform(26, 44), ground, wall, rng.uniform(0, 30))
+    ground, wall = air + rng.uniform(2, 14), air + rng.uniform(0, 20)
+    return Climate(False, air, air + rng.uniform(34, 54), ground, wall, rng.uniform(0, 30))

@@ -33,7 +33,7 @@ def _pole(canvas: Canvas, rng: np.random.Generator, climate: Climate, box: Box) 
         canvas.line([(x, y), (x + arm, y - width)], width * 0.6, colour, warmth)
         canvas.ellipse(x + arm, y - width, width * 1.3, width * 0.6, colour, climate.skin + 8)
         if climate.night:
-            canvas.lights.append((x + arm, y, width * 1.6, (190.0, 235.0, 250.0)))
+            canvas.lights.append((x + arm, y, width * 1.0, (190.0, 235.0, 250.0)))
     elif head < 0.8:  # a traffic sign
         size = width * float(rng.uniform(2.0, 3.5))
         canvas.ellipse(x + width / 2, y + size, size, size, random_colour(rng), climate.thing(rng))
@@ -67,7 +67,7 @@ def _cabinet(canvas: Canvas, rng: np.random.Generator, climate: Climate, box: Bo
     canvas.rectangle(*panel, shade(colour, float(rng.uniform(0.4, 1.7))), climate.thing(rng))
     if climate.night and rng.uniform() < 0.4:
         canvas.lights.append(
-            (x + width / 2, y + height * 0.3, width * 0.4, random_colour(rng, 150, 250))
+            (x + width / 2, y + height * 0.3, width * 0.2, random_colour(rng, 150, 250))
         )
 
 

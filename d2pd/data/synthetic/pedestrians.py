@@ -31,6 +31,7 @@ def paint_label(canvas: Canvas, rng: np.random.Generator, label: Label, climate:
     pose = body.draw_pose(rng, aspect)
     shapes = body.rider(pose, aspect) if label.kind == "cyclist" else body.walker(pose)
     _paint_shadow(canvas, climate, label)
+    canvas.hide_lights(x, y, width, height)
     _paint_shapes(
         canvas, rng, body.fit(shapes, width, height), (x, y, width, height), climate, pose
     )

@@ -66,7 +66,7 @@ def _occluder_painter(
 ) -> Callable[[], None]:
     x, _, width, height = label.box_xywh
     hidden = float(rng.uniform(*COVERED[label.occlusion])) * height
-    if rng.uniform() < 0.45:
+    if label.occlusion == 2 and rng.uniform() < 0.6:
         wide = max(3.0 * hidden, 1.4 * width)
         paint: Painter = paint_car_side
     else:
@@ -101,7 +101,7 @@ def _stand(
     labels: list[Label],
 ) -> Layer | None:
     """Find a place for ``thing`` where it hides no label; None where it would."""
-    foot = view.horizon + float(np.exp(rng.uniform(np.log(24), np.log(230))))
+    foot = view.horizon + float(np.exp(rng.uniform(np.log(22), np.log(150))))
     scale = view.pixels_per_metre(foot)
     width, height = scale * rng.uniform(*thing.width), scale * rng.uniform(*thing.height)
     box: Box = (float(rng.uniform(-0.3 * width, WIDTH)), foot - height, width, height)
