@@ -238,11 +238,17 @@ def check_config(cfg: CfgNode) -> None:
     defaults = dict(flatten(default_config()))
     for key, value in flatten(cfg):
         ours = not key.startswith(("MODEL.", "DATASETS.REGISTER."))
-        if ours and key not in honoured and value != defaults.get(key, value):
+        changed = _as_lists(value) != _as_lists(defaults.get(key, value))
+        if ours and changed and key not in honoured:
             raise ConfigError(
                 f"{key} is {value!r}, but d2pd does not honour it; remove it, or set it back to "
                 f"{defaults[key]!r}"
             )
+
+
+def _as_lists(value: Any) -> Any:
+    """Make a tuple and the list that YAML turns it into compare as equal."""
+    return [_as_lists(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def lookup(cfg: CfgNode, key: str) -> Any:

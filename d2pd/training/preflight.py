@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 
 from d2pd.config import REGISTER_DEFAULTS
-from d2pd.d2 import CfgNode, DatasetCatalog
-from d2pd.data.registration import missing_files
+from d2pd.d2 import CfgNode, DatasetCatalog, MetadataCatalog
+from d2pd.data.registration import missing_files, unreadable_labels
 from d2pd.errors import ConfigError, DeviceError, MissingFileError, UserError
 from d2pd.training.weights import resolve_weights
 
@@ -82,14 +82,14 @@ def _check_device(cfg: CfgNode) -> None:
 
 
 def check_datasets(cfg: CfgNode, names: Sequence[str]) -> None:
-    """Check that datasets are described and that their files are there.
+    """Check that datasets are described, that their files are there and can be read.
 
     Args:
         cfg: Its datasets registered.
         names: Names to check.
 
     Raises:
-        ConfigError: If there is no name.
+        ConfigError: If there is no name, or the classes are not those of the model.
         MissingFileError: Naming every dataset and file that is missing, a line each.
     """
     if not names:
@@ -103,8 +103,32 @@ def check_datasets(cfg: CfgNode, names: Sequence[str]) -> None:
         if name not in DatasetCatalog
     ]
     problems += missing_files(cfg, list(dict.fromkeys(names)))
+    problems = problems or unreadable_labels(names)
     if problems:
         raise MissingFileError("\n".join(problems))
+    check_classes(cfg, names)
+
+
+def check_classes(cfg: CfgNode, names: Sequence[str]) -> None:
+    """Compare ``MODEL.ROI_HEADS.NUM_CLASSES`` with the classes of datasets.
+
+    Raises:
+        ConfigError: If they differ, or if two datasets differ from one another.
+    """
+    first = list(MetadataCatalog.get(names[0]).thing_classes)
+    for name in names:
+        classes = list(MetadataCatalog.get(name).thing_classes)
+        if classes != first:
+            raise ConfigError(
+                f"datasets disagree on classes: {names[0]} has {first}, {name} has {classes}; set "
+                f"DATASETS.REGISTER.{name}.CLASSES"
+            )
+    count = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+    if count != len(first):
+        raise ConfigError(
+            f"MODEL.ROI_HEADS.NUM_CLASSES is {count}, but {names[0]} has {len(first)} classes "
+            f"({', '.join(first)}); set MODEL.ROI_HEADS.NUM_CLASSES {len(first)}"
+        )
 
 
 def _check_weights(cfg: CfgNode, resume: bool, eval_only: bool) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from d2pd.d2 import Boxes, TrainerBase, get_event_storage
 from d2pd.errors import UserError
+from d2pd.training.optimizer_state import track_parameter_names
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ class Step(TrainerBase):
         self.num_classes = num_classes
         self.seed = seed
         self._batches: Iterator[list[Sample]] | None = None
+        track_parameter_names(optimizer, model)
 
     def run_step(self) -> None:
         """Train on the next batch.
@@ -86,7 +88,17 @@ class Step(TrainerBase):
         storage = get_event_storage()
         storage.put_scalar("data_time", data_time)
         storage.put_scalar("grad_norm", grad_norm)
-        storage.put_scalars(total_loss=sum(values.values()), **values)
+        for name, value in {"total_loss": sum(values.values()), **values}.items():
+            storage.put_scalar(name, value)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the iteration and the optimizer's state, with the names of its parameters."""
+        return {**super().state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up what ``state_dict`` returned."""
+        super().load_state_dict(state_dict)
+        self.optimizer.load_state_dict(state_dict["optimizer"])
 
     def _forward(self, batch: list[Sample]) -> dict[str, Tensor]:
         """Return the losses; the models' own checks (proposals, boxes) get the images' names."""

@@ -2,7 +2,6 @@
 
 import logging
 import weakref
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,13 +17,13 @@ from d2pd.d2 import (
     EventWriter,
     HookBase,
     JSONWriter,
-    MetadataCatalog,
     TensorboardXWriter,
+    TrainerBase,
     comm,
     hooks,
 )
 from d2pd.data.loader import build_test_loader, build_train_loader
-from d2pd.errors import ConfigError
+from d2pd.errors import UserError
 from d2pd.evaluation.evaluators import CocoEvaluator
 from d2pd.training.checkpoint import Checkpointer
 from d2pd.training.hooks import ProgressBar
@@ -34,6 +33,10 @@ from d2pd.training.step import Step
 logger = logging.getLogger(__name__)
 
 LOG_PERIOD = 20
+
+
+class UnexpectedResultError(UserError):
+    """The run is over and its result is not the one that the configuration expects."""
 
 
 class Trainer(DefaultTrainer):
@@ -58,7 +61,7 @@ class Trainer(DefaultTrainer):
         self.checkpointer = Checkpointer(self.model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
         self.register_hooks(self.build_hooks())
 
-    def build_hooks(self) -> list[HookBase]:
+    def build_hooks(self) -> list[HookBase | None]:
         """Return the hooks in the order in which they run after each iteration.
 
         Empty while the base class is being set up: hooks hold the step and the checkpointer, and
@@ -67,7 +70,7 @@ class Trainer(DefaultTrainer):
         if not isinstance(self._trainer, Step):
             return []
         period = self.cfg.TEST.EVAL_PERIOD
-        found = [
+        found: list[HookBase | None] = [
             hooks.IterationTimer(),
             hooks.LRScheduler(),
             # Before the evaluation, so that a kill during it costs no training.
@@ -84,6 +87,15 @@ class Trainer(DefaultTrainer):
     def _evaluate(self) -> dict[str, Any]:
         self._last_eval_results = self.test(self.cfg, self.model)
         return self._last_eval_results
+
+    def train(self) -> dict[str, Any]:  # type: ignore[override]
+        """Train from ``start_iter`` to ``max_iter``.
+
+        Returns:
+            What the last evaluation on ``DATASETS.TEST`` gave; empty where there was none.
+        """
+        TrainerBase.train(self, self.start_iter, self.max_iter)
+        return getattr(self, "_last_eval_results", {})
 
     def build_writers(self) -> list[EventWriter]:
         """Return the writers of terminal, ``metrics.json`` and TensorBoard."""
@@ -143,43 +155,20 @@ class Trainer(DefaultTrainer):
 ON_MAIN_PROCESS = (hooks.PeriodicCheckpointer, hooks.PeriodicWriter, ProgressBar)
 
 
-def check_classes(cfg: CfgNode) -> None:
-    """Compare ``MODEL.ROI_HEADS.NUM_CLASSES`` with the classes of the datasets.
-
-    Raises:
-        ConfigError: If they differ, or if two datasets differ from one another.
-    """
-    found: OrderedDict[str, list[str]] = OrderedDict()
-    for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST, *cfg.DATASETS.FINAL_TEST):
-        found[name] = list(MetadataCatalog.get(name).thing_classes)
-    first = next(iter(found))
-    for name, classes in found.items():
-        if classes != found[first]:
-            raise ConfigError(
-                f"datasets disagree on classes: {first} has {found[first]}, {name} has {classes}; "
-                f"set DATASETS.REGISTER.{name}.CLASSES"
-            )
-    count = cfg.MODEL.ROI_HEADS.NUM_CLASSES
-    if count != len(found[first]):
-        raise ConfigError(
-            f"MODEL.ROI_HEADS.NUM_CLASSES is {count}, but {first} has {len(found[first])} classes "
-            f"({', '.join(found[first])}); set MODEL.ROI_HEADS.NUM_CLASSES {len(found[first])}"
-        )
-
-
-def check_expected(expected: list[list[Any]], results: Mapping[str, Any]) -> list[str]:
+def check_expected(expected: list[list[Any]], results: Mapping[str, Any]) -> None:
     """Compare results with ``TEST.EXPECTED_RESULTS``.
 
     Args:
         expected: Rows ``[task, metric, value, tolerance]``, AP in 0..100.
         results: task -> metric -> value.
 
-    Returns:
-        A sentence for each row that does not hold.
+    Raises:
+        UnexpectedResultError: Listing every row that does not hold.
     """
     misses = []
     for task, metric, value, tolerance in expected:
         actual = results.get(task, {}).get(metric, float("nan"))
         if not abs(actual - value) <= tolerance:
             misses.append(f"{task}/{metric} is {actual:.2f}, expected {value} ± {tolerance}")
-    return misses
+    if misses:
+        raise UnexpectedResultError(f"TEST.EXPECTED_RESULTS: {'; '.join(misses)}")
