@@ -1,0 +1,171 @@
+"""Pictures of samples as the model gets them, and of detections beside labels."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from d2pd.data.images import image_path, read_image
+from d2pd.reporting.sheet import DETECTION, IGNORE, LABEL, REMINDER, Mark, Tile, draw_sheet
+
+
+def draw_batch(
+    samples: Sequence[Mapping[str, Any]],
+    class_names: Sequence[str],
+    path: str | Path,
+    image_format: str = "BGR",
+) -> None:
+    """Draw training samples exactly as the model gets them.
+
+    Args:
+        samples: As ``data.mapper.Mapper`` makes them in training.
+        class_names: In the order of the class ids.
+        path: PNG file to write.
+        image_format: Order of the channels of ``image``: ``BGR`` or ``RGB``.
+
+    Raises:
+        ValueError: If there is no sample.
+    """
+    tiles = [_sample_tile(sample, class_names, image_format) for sample in samples]
+    heading = (
+        f"What the model gets: augmented, {image_format} (shown in true colours).  Green: "
+        f"{_learnt(class_names)}.  Hatched: ignore region, not learnt."
+    )
+    draw_sheet(tiles, path, heading=heading, columns=4)
+
+
+def draw_detections(
+    records: Sequence[Mapping[str, Any]],
+    predictions: Iterable[Mapping[str, Any]],
+    class_names: Sequence[str],
+    path: str | Path,
+    score_threshold: float = 0.5,
+    max_images: int = 8,
+    modality: str = "visible",
+) -> None:
+    """Draw detections beside the labels of the same images.
+
+    Images are taken at even distances from those that have a label or a detection to show.
+
+    Args:
+        records: The dataset, boxes XYXY.
+        predictions: COCO results, see ``evaluation.coco``; those of other images are left out.
+        class_names: In the order of the class ids.
+        path: PNG file to write.
+        score_threshold: Detections under it are left out, 0..1.
+        max_images: Number of images at most.
+        modality: ``visible`` or ``lwir``: which image of a pair to draw on.
+
+    Raises:
+        ValueError: If there is no record.
+        MissingFileError: If an image is not there.
+    """
+    found: dict[Any, list[Mapping[str, Any]]] = defaultdict(list)
+    for row in predictions:
+        if row["score"] >= score_threshold:
+            found[row["image_id"]].append(row)
+    tiles = []
+    for record in choose_images(records, set(found), max_images):
+        tiles += _pair_of_tiles(record, found[record["image_id"]], class_names, modality)
+    heading = (
+        f"Labels (green) beside detections with a score of {score_threshold:g} or more (orange, "
+        "labels dashed).  Hatched: ignore region."
+    )
+    draw_sheet(tiles, path, heading=heading, columns=4)
+
+
+def choose_images(
+    records: Sequence[Mapping[str, Any]], with_detections: set[Any], count: int
+) -> list[Mapping[str, Any]]:
+    """Return up to ``count`` records, evenly spread over those with something to see.
+
+    Args:
+        records: To choose from, in order.
+        with_detections: ``image_id`` of the images that have detections.
+        count: Most records to return.
+
+    Returns:
+        Records with a label or a detection; where there are none, any.
+    """
+    telling = [r for r in records if r.get("annotations") or r["image_id"] in with_detections]
+    pool = telling or list(records)
+    count = min(count, len(pool))
+    return [pool[number * len(pool) // count] for number in range(count)]
+
+
+def _sample_tile(sample: Mapping[str, Any], class_names: Sequence[str], image_format: str) -> Tile:
+    pixels = sample["image"].permute(1, 2, 0).cpu().numpy()
+    if image_format == "BGR":
+        pixels = pixels[:, :, ::-1]
+    marks = [Mark(bbox, IGNORE) for bbox in sample["ignore_boxes"].tolist()]
+    instances = sample["instances"]
+    for bbox, category in zip(
+        instances.gt_boxes.tensor.tolist(), instances.gt_classes.tolist(), strict=True
+    ):
+        marks.append(Mark(bbox, LABEL, _name(category, class_names)))
+    size = f"{pixels.shape[1]}×{pixels.shape[0]}"
+    caption = f"k={sample['k']}  {size}  {_short(str(sample['file_name']))}"
+    return Tile(np.ascontiguousarray(pixels), caption, marks)
+
+
+def _pair_of_tiles(
+    record: Mapping[str, Any],
+    found: Sequence[Mapping[str, Any]],
+    class_names: Sequence[str],
+    modality: str,
+) -> list[Tile]:
+    path = image_path(record, modality)
+    image = np.ascontiguousarray(read_image(path, modality)[:, :, ::-1])
+    labels = _label_marks(record.get("annotations", []), class_names)
+    count = sum(mark.kind == LABEL for mark in labels)
+    reminders = [Mark(mark.bbox, REMINDER if mark.kind == LABEL else IGNORE) for mark in labels]
+    detections = [
+        Mark(
+            _xyxy(row["bbox"]),
+            DETECTION,
+            f"{_name(row['category_id'], class_names)} {row['score']:.2f}".strip(),
+        )
+        for row in sorted(found, key=lambda row: -row["score"])
+    ]
+    return [
+        Tile(image, f"{_plural(count, 'label')}  {_short(path)}", labels),
+        Tile(image, _plural(len(found), "detection"), reminders + detections),
+    ]
+
+
+def _label_marks(
+    annotations: Iterable[Mapping[str, Any]], class_names: Sequence[str]
+) -> list[Mark]:
+    marks = []
+    for annotation in annotations:
+        if annotation.get("ignore", 0) or annotation.get("iscrowd", 0):
+            marks.append(Mark(annotation["bbox"], IGNORE))
+        else:
+            name = _name(annotation["category_id"], class_names)
+            marks.append(Mark(annotation["bbox"], LABEL, name))
+    return marks
+
+
+def _name(category_id: int, class_names: Sequence[str]) -> str:
+    """Return what to write beside a box: nothing where all boxes would say the same."""
+    return class_names[category_id] if len(class_names) > 1 else ""
+
+
+def _learnt(class_names: Sequence[str]) -> str:
+    return f"{class_names[0]}, to be learnt" if len(class_names) == 1 else "to be learnt"
+
+
+def _xyxy(xywh: Sequence[float]) -> list[float]:
+    x, y, width, height = xywh
+    return [x, y, x + width, y + height]
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _short(file_name: str) -> str:
+    """Keep the last four parts of a path: in KAIST they say set, video, modality and frame."""
+    return "/".join(Path(file_name).parts[-4:])

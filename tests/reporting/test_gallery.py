@@ -1,0 +1,187 @@
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from d2pd.errors import MissingFileError
+from d2pd.reporting.gallery import choose_images, draw_batch, draw_detections
+from d2pd.reporting.sheet import (
+    CAPTION,
+    HEADING_LINE,
+    LABEL,
+    MARGIN,
+    Mark,
+    Tile,
+    draw_sheet,
+    place_texts,
+    shorten,
+)
+
+GREEN, ORANGE = (90, 220, 61), (28, 159, 255)  # BGR, as OpenCV reads
+TOP = 2 * MARGIN + HEADING_LINE + CAPTION  # of the first tile, under a heading of one line
+SIDE = st.floats(0, 500)
+
+
+def extent_of(picture: np.ndarray, colour: tuple[int, int, int]) -> list[int]:
+    """XYXY of the pixels that have about this colour."""
+    rows, columns = np.nonzero((np.abs(picture.astype(int) - colour) < 45).all(axis=2))
+    return [int(v) for v in (columns.min(), rows.min(), columns.max(), rows.max())]
+
+
+def has(picture: np.ndarray, colour: tuple[int, int, int]) -> bool:
+    return bool((np.abs(picture.astype(int) - colour) < 45).all(axis=2).any())
+
+
+def sample(image, boxes=(), ignore=(), k=0):
+    instances = SimpleNamespace(
+        gt_boxes=SimpleNamespace(tensor=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)),
+        gt_classes=torch.zeros(len(boxes), dtype=torch.int64),
+    )
+    return {
+        "image": image,
+        "instances": instances,
+        "ignore_boxes": torch.tensor(ignore, dtype=torch.float32).reshape(-1, 4),
+        "k": k,
+        "file_name": "set00/V000/visible/I00001.jpg",
+    }
+
+
+def plain(colour=(0, 0, 0), height=560, width=560) -> torch.Tensor:
+    return torch.tensor(colour, dtype=torch.uint8).reshape(3, 1, 1).expand(3, height, width).clone()
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> dict:
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((560, 560, 3), 20, np.uint8))
+    label = {"bbox": [100, 50, 300, 250], "bbox_mode": 0, "category_id": 0, "ignore": 0}
+    return {
+        "file_name": str(tmp_path / "a.png"),
+        "image_id": 1,
+        "height": 560,
+        "width": 560,
+        "annotations": [label],
+    }
+
+
+def test_box_stands_where_the_sample_says(tmp_path):
+    draw_batch([sample(plain(), [[100, 50, 300, 250]])], ["person"], tmp_path / "b.png")
+    picture = cv2.imread(str(tmp_path / "b.png"))
+    # This narrow sheet wraps its heading: measured from below, where only the margin follows.
+    bottom = picture.shape[0] - MARGIN - 560
+    found = extent_of(picture, GREEN)
+    expected = [MARGIN + 100, bottom + 50, MARGIN + 300, bottom + 250]
+    assert np.abs(np.subtract(found, expected)).max() <= 2
+
+
+def test_small_images_are_enlarged_with_their_boxes(tmp_path):
+    small = sample(plain(height=28, width=56), [[14, 7, 42, 21]])
+    draw_batch([small], ["person"], tmp_path / "b.png")
+    picture = cv2.imread(str(tmp_path / "b.png"))
+    x1, y1, x2, y2 = extent_of(picture, GREEN)
+    assert abs((x2 - x1) - 280) <= 3
+    assert abs((y2 - y1) - 140) <= 3
+
+
+@pytest.mark.parametrize("image_format", ["BGR", "RGB"])
+def test_colours_are_true_in_either_order(tmp_path, image_format):
+    red = (0, 0, 255) if image_format == "BGR" else (255, 0, 0)
+    draw_batch([sample(plain(red))], ["person"], tmp_path / "b.png", image_format)
+    picture = cv2.imread(str(tmp_path / "b.png"))
+    assert picture[-200, 300].tolist() == [0, 0, 255]
+
+
+def test_ignore_regions_are_hatched_and_not_green(tmp_path):
+    draw_batch([sample(plain(), ignore=[[100, 100, 300, 300]])], ["person"], tmp_path / "b.png")
+    picture = cv2.imread(str(tmp_path / "b.png"))
+    region = picture[-MARGIN - 560 + 110 : -MARGIN - 560 + 290, MARGIN + 110 : MARGIN + 290]
+    assert 0.02 < (region > 150).all(axis=2).mean() < 0.5
+    assert not has(picture, GREEN)
+
+
+def test_eight_samples_fill_two_rows_of_four(tmp_path):
+    samples = [sample(plain(), [[9, 9, 50, 50]], k=k) for k in range(8)]
+    draw_batch(samples, ["person", "cyclist"], tmp_path / "new" / "b.png")
+    height, width = cv2.imread(str(tmp_path / "new" / "b.png")).shape[:2]
+    assert width == 4 * 560 + 5 * MARGIN
+    assert height == TOP + 560 + MARGIN + CAPTION + 560 + MARGIN
+
+
+def test_detections_stand_at_the_right_of_the_labels(tmp_path, record):
+    found = {"image_id": 1, "category_id": 0, "bbox": [400, 300, 100, 120], "score": 0.8}
+    faint = found | {"bbox": [10, 10, 50, 50], "score": 0.4}
+    other = found | {"image_id": 2}
+    draw_detections([record], [found, faint, other], ["person"], tmp_path / "d.png")
+    picture = cv2.imread(str(tmp_path / "d.png"))
+    labels, detections = np.split(picture[:, : 2 * (picture.shape[1] // 2)], 2, axis=1)
+    assert has(labels, GREEN)
+    assert not has(labels, ORANGE)
+    assert has(detections, GREEN)
+    x1, _, x2, y2 = extent_of(detections, ORANGE)
+    top = picture.shape[0] - MARGIN - 560
+    left = MARGIN + 560 + MARGIN - detections.shape[1]
+    expected = [left + 400, left + 500, top + 420]
+    assert np.abs(np.subtract([x1, x2, y2], expected)).max() <= 3
+
+
+def test_thermal_image_is_drawn_on_when_asked_for(tmp_path, record):
+    cv2.imwrite(str(tmp_path / "warm.png"), np.full((560, 560), 200, np.uint8))
+    record["lwir_file_name"] = str(tmp_path / "warm.png")
+    draw_detections([record], [], ["person"], tmp_path / "d.png", modality="lwir")
+    assert cv2.imread(str(tmp_path / "d.png"))[-100, 100].tolist() == [200, 200, 200]
+
+
+def test_missing_image_is_named(tmp_path, record):
+    Path(record["file_name"]).unlink()
+    with pytest.raises(MissingFileError, match=r"a\.png"):
+        draw_detections([record], [], ["person"], tmp_path / "d.png")
+
+
+def test_nothing_to_draw_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="no picture to draw"):
+        draw_batch([], ["person"], tmp_path / "b.png")
+
+
+@given(labelled=st.lists(st.booleans(), min_size=1, max_size=40), count=st.integers(1, 10))
+def test_chosen_images_are_different_in_order_and_have_something_to_see(labelled, count):
+    records = [{"image_id": i, "annotations": [1] if has else []} for i, has in enumerate(labelled)]
+    chosen = [record["image_id"] for record in choose_images(records, {0}, count)]
+    telling = {i for i, has in enumerate(labelled) if has} | {0}
+    assert chosen == sorted(set(chosen))
+    assert set(chosen) <= telling
+    assert len(chosen) == min(count, len(telling))
+
+
+@given(corners=st.lists(st.tuples(SIDE, SIDE, SIDE, SIDE), max_size=6))
+def test_texts_stay_inside_the_picture(corners):
+    marks = [
+        Mark([min(a, c), min(b, d), max(a, c), max(b, d)], LABEL, "person")
+        for a, b, c, d in corners
+    ]
+    places = [place for _, place in place_texts(marks, (500, 500), 1.0)]
+    assert len(places) == len(marks)
+    assert all(0 <= x <= 500 and 0 <= y <= 500 for x, y in places)
+
+
+def test_texts_of_the_same_box_do_not_cover_each_other():
+    marks = [Mark([100, 100, 200, 200], LABEL, "person")] * 4
+    places = [place for _, place in place_texts(marks, (500, 500), 1.0)]
+    assert len(set(places)) == 4
+
+
+def test_long_captions_are_cut_in_the_middle():
+    assert shorten("short", 10) == "short"
+    assert shorten("0123456789abcdef", 10) == "012…abcdef"
+
+
+def test_heading_wraps_on_a_narrow_sheet(tmp_path):
+    tile = Tile(np.zeros((10, 10, 3), np.uint8), "")
+    draw_sheet([tile], tmp_path / "n.png", heading="word " * 60, columns=1, tile_width=200)
+    draw_sheet([tile], tmp_path / "m.png", heading="word", columns=1, tile_width=200)
+    narrow, plain_sheet = (cv2.imread(str(tmp_path / name)).shape for name in ("n.png", "m.png"))
+    assert narrow[1] == plain_sheet[1]
+    assert narrow[0] >= plain_sheet[0] + 10 * HEADING_LINE
