@@ -147,13 +147,16 @@ def test_each_folder_is_listed_once(write, tmp_path, monkeypatch):
     assert len(listed) == 2
 
 
-def test_a_modality_that_is_nowhere_is_left_out(write, tmp_path):
+def test_a_modality_that_is_nowhere_is_left_out(write, tmp_path, caplog):
     draw_frames(tmp_path / "images", NAMES, modalities=("visible",))
     labels = read_kaist_json(write(), tmp_path / "images")
     assert all("lwir_file_name" not in record for record in labels.records)
     draw_frames(tmp_path / "thermal", NAMES, modalities=("lwir",))
     labels = read_kaist_json(write(), tmp_path / "thermal")
     assert all(record["file_name"] == record["lwir_file_name"] for record in labels.records)
+    assert caplog.messages == [
+        f"{tmp_path / 'thermal'} holds no visible frames; lwir frames take their place"
+    ]
 
 
 def test_videos_are_included_and_excluded_by_prefix(write):

@@ -197,6 +197,8 @@ def _add_paths(records: list[Record], root: Path, annotations: Path) -> None:
         if missing:
             looked_in = f"{root}/setXX/[setXX/]VYYY/{modality}/ (jpg or png)"
             raise missing_images(missing, len(records), annotations, looked_in)
+    if present == ["lwir"]:
+        logger.warning("%s holds no visible frames; lwir frames take their place", root)
     for index, record in enumerate(records):
         record["file_name"] = paths[present[0]][index]
         if "lwir" in present:
