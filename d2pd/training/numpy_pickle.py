@@ -4,6 +4,7 @@ A pickle is a program. Only nine names are understood here, and each one is answ
 this module, never by numpy's: what is rebuilt is numbers from bytes, and nothing else can be asked.
 """
 
+import io
 import math
 import pickle
 import re
@@ -49,7 +50,7 @@ def _array_from_bytes(
     number = dtype.resolve()
     if math.prod(shape) * number.itemsize != len(raw):
         raise pickle.UnpicklingError(f"an array of shape {shape} with {len(raw)} bytes")
-    array = np.frombuffer(bytes(raw), dtype=number).reshape(shape, order="F" if is_fortran else "C")
+    array = np.frombuffer(raw, dtype=number).reshape(shape, order="F" if is_fortran else "C")
     return array.astype(number.newbyteorder("="), order="C", copy=True)
 
 
@@ -87,10 +88,10 @@ def _encode(text: str, encoding: str = "latin1") -> bytes:
     return text.encode("latin1")
 
 
-def _bytearray(content: bytes = b"") -> bytearray:
+def _bytes(content: bytes = b"") -> bytes:
     if not isinstance(content, bytes):  # a number would ask for so much memory
-        raise pickle.UnpicklingError(f"a bytearray of {type(content).__name__}")
-    return bytearray(content)
+        raise pickle.UnpicklingError(f"bytes made of {type(content).__name__}")
+    return content
 
 
 # numpy 2 moved numpy.core to numpy._core; files carry the name of the numpy that wrote them.
@@ -111,7 +112,9 @@ _PICKLE_NAMES: dict[str, Callable[..., Any]] = {
     **NUMPY_NAMES,
     "_codecs.encode": _encode,
     "collections.OrderedDict": OrderedDict,
-    "builtins.bytearray": _bytearray,
+    # Python 2 pickles, and old protocols, call builtins by the name they had there.
+    **{f"{module}.bytes": _bytes for module in ("builtins", "__builtin__")},
+    **{f"{module}.bytearray": _bytes for module in ("builtins", "__builtin__")},
 }
 
 
@@ -139,6 +142,8 @@ class _ArrayUnpickler(pickle._Unpickler):
         self._source = source
 
     def find_class(self, module: str, name: str) -> Any:
+        if not name:
+            raise EOFError("a name is cut off")
         answer = _PICKLE_NAMES.get(f"{module}.{name}")
         if answer is None:
             raise WeightsError(
@@ -153,13 +158,17 @@ def load_numpy_pickle(file: IO[bytes], source: str) -> Any:
     """Load a pickle of containers, strings, numbers and arrays (as ``PickledArray``).
 
     Args:
-        file: Opened for reading bytes.
+        file: Opened for reading bytes; read from its beginning.
         source: The name of the file, for messages.
 
     Raises:
         WeightsError: If the pickle names anything else, or is cut off or damaged.
     """
     try:
+        file.seek(-1, io.SEEK_END)
+        if file.read(1) != pickle.STOP:
+            raise EOFError("it does not end where a pickle ends")
+        file.seek(0)
         return _ArrayUnpickler(file, source).load()
     except WeightsError:
         raise

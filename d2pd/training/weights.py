@@ -1,5 +1,6 @@
 """Matches a file's weights with a model: what is loaded, what starts anew and what is wrong."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -77,9 +78,7 @@ def _name_in_file(name: str, file_names: Mapping[str, Tensor]) -> str | None:
 def _pair_names(file_names: Mapping[str, Tensor], model_names: Iterable[str]) -> dict[str, str]:
     """Pair the model's names with the file's; one that would fit several places fits none."""
     pairs = {name: found for name in model_names if (found := _name_in_file(name, file_names))}
-    times: dict[str, int] = {}
-    for name, found in pairs.items():
-        times[found] = times.get(found, 0) + (name != found)
+    times = Counter(pairs.values())
     return {name: found for name, found in pairs.items() if name == found or times[found] == 1}
 
 
@@ -92,14 +91,11 @@ def _scope_of(names: Iterable[str]) -> str:
 def _check_depth(state: Mapping[str, Tensor], model_names: Iterable[str], source: str) -> None:
     """Refuse a ResNet of another depth, of which more than half of the names may well fit."""
     model_names = list(model_names)
-    (file_bottleneck, file_blocks), (bottleneck, blocks) = (
-        resnet_blocks(state),
-        resnet_blocks(model_names),
-    )
+    file_bottleneck, file_blocks = resnet_blocks(state)
+    bottleneck, blocks = resnet_blocks(model_names)
     shared = file_blocks.keys() & blocks.keys()
-    if not shared or (
-        file_bottleneck == bottleneck and all(file_blocks[s] == blocks[s] for s in shared)
-    ):
+    is_same = all(file_blocks[stage] == blocks[stage] for stage in shared)
+    if not shared or (is_same and file_bottleneck == bottleneck):
         return
     theirs = resnet_name(state) or f"a ResNet with {sorted(file_blocks.items())} blocks"
     ours = resnet_name(model_names) or f"a ResNet with {sorted(blocks.items())} blocks"

@@ -60,7 +60,7 @@ def _load_torch(path: Path) -> Any:
         with torch.serialization.safe_globals(stand_ins):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can raise nearly anything
-        unsafe = re.search(r"GLOBAL (\S+) was not an allowed global", str(error))
+        unsafe = re.search(r"GLOBAL:? (\S+) (?:was not|whose)", str(error))
         if unsafe:
             raise WeightsError(
                 f"{path} asks for {unsafe[1]}, which is neither a tensor nor a container: loading "
@@ -90,7 +90,6 @@ def _load(path: Path) -> Any:
                 f"{path} is text ({text!r}), such as a download page saved in place of the file: "
                 f"{WAY_OUT}"
             )
-        file.seek(0)
         return load_numpy_pickle(file, str(path))
 
 
@@ -152,10 +151,10 @@ def read_checkpoint(path: str | Path) -> tuple[WeightsFile, dict[str, Any]]:
     if not isinstance(content, dict):
         raise WeightsError(f"{path} holds a {type(content).__name__}, not tensors by name")
     # A hostile file can give its OrderedDict an attribute named ``items``: ask the class.
-    content = dict(dict.items(content))
-    key = next((key for key in _CONTAINERS if isinstance(content.get(key), dict)), None)
-    container = content if key is None else content[key]
-    rest = {} if key is None else {name: content[name] for name in content if name != key}
+    entries = dict(dict.items(content))
+    key = next((key for key in _CONTAINERS if isinstance(entries.get(key), dict)), None)
+    container = content if key is None else entries.pop(key)
+    rest = {} if key is None else entries
     state = _tensors_of(container, path)
     layout = name_layout(state)
     author = rest.get("__author__")
