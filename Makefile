@@ -51,6 +51,7 @@ $(D2_VENV)/.installed: VENV := $(D2_VENV)
 %/.installed: $(REQUIREMENTS)
 	@$(check_python)
 	@$*/bin/python -c '' 2>/dev/null || $(PYTHON) -m venv --clear $*
+	@echo 'Installing into $*: minutes the first time, torch is large'
 	$*/bin/python -m pip install -q -r requirements-dev.txt -c constraints.txt
 	@$(check_opencv)
 	$*/bin/python -m pip install -q --no-deps --no-build-isolation -e .
