@@ -1,5 +1,6 @@
 """Loading a configuration: what is taken, what is refused, and in which words."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -50,7 +51,8 @@ def test_each_shipped_config_loads_and_says_how_it_is_run(path):
     if not path.stem.startswith("Base"):
         assert f"--config-file configs/{path.relative_to(ROOT / 'configs')}" in text
         assert "Expected:" in text
-        assert cfg.OUTPUT_DIR == f"output/{path.stem}"
+        name = "_".join(path.relative_to(ROOT / "configs").with_suffix("").parts)
+        assert f"output/{name}" == cfg.OUTPUT_DIR
         for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST, *cfg.DATASETS.FINAL_TEST):
             assert name in cfg.DATASETS.REGISTER
 
@@ -59,7 +61,7 @@ def test_dumped_configuration_loads_to_the_same_values(tmp_path):
     cfg = load_config(ROOT / "configs/faster_rcnn_kaist.yaml", ["SOLVER.BASE_LR", "0.125"])
     (tmp_path / "config.yaml").write_text(cfg.dump())
     again = load_config(tmp_path / "config.yaml")
-    assert again.dump() == cfg.dump()
+    assert json.dumps(dict(flatten(again))) == json.dumps(dict(flatten(cfg)))
 
 
 def test_dumped_detectron2_configuration_merges(tmp_path):

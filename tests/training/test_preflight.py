@@ -1,0 +1,156 @@
+"""What stands in the way of a run is listed at once, each with its cure, and nothing is written."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from d2pd.config import load_config
+from d2pd.data.registration import register_from_config
+from d2pd.errors import DeviceError
+from d2pd.training import preflight
+from d2pd.training.preflight import PreflightError, check_run, resolve_device
+
+
+@pytest.fixture
+def make_cfg(tmp_path):
+    """Return a function: a one-image dataset, trained from scratch on the CPU, with overrides."""
+    (tmp_path / "images").mkdir()
+    cv2.imwrite(str(tmp_path / "images/a.png"), np.zeros((40, 60, 3), np.uint8))
+    (tmp_path / "labels.csv").write_text("a.png,1,2,30,35,person\n")
+    register = {"FORMAT": "csv", "ANNOTATIONS": "labels.csv", "IMAGES": "images"}
+    config = {
+        "MODEL": {
+            "DEVICE": "cpu",
+            "BACKBONE": {"FREEZE_AT": 0},
+            "RESNETS": {"NORM": "BN"},
+            "ROI_HEADS": {"NUM_CLASSES": 1},
+        },
+        "DATASETS": {
+            "ROOT": str(tmp_path),
+            "TRAIN": ["preflight"],
+            "REGISTER": {"preflight": {**register, "CLASSES": ["person"]}},
+        },
+        "OUTPUT_DIR": str(tmp_path / "output"),
+    }
+    (tmp_path / "config.yaml").write_text(json.dumps(config))
+
+    def make(*opts):
+        cfg = load_config(tmp_path / "config.yaml", opts)
+        register_from_config(cfg)
+        return cfg
+
+    return make
+
+
+def problems_of(cfg, **kwargs):
+    with pytest.raises(PreflightError) as caught:
+        check_run(cfg, **kwargs)
+    head, *lines = str(caught.value).split("\n")
+    return head, lines
+
+
+def test_sound_run_passes_and_writes_nothing(make_cfg, tmp_path):
+    before = sorted(tmp_path.rglob("*"))
+    check_run(make_cfg())
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_everything_that_is_missing_is_listed_at_once(make_cfg, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    cfg = make_cfg(
+        *("MODEL.DEVICE", "cuda", "MODEL.WEIGHTS", str(tmp_path / "none.pth")),
+        *("DATASETS.REGISTER.preflight.ANNOTATIONS", "none.csv"),
+        *("DATASETS.REGISTER.preflight.IMAGES", "nowhere"),
+        *("OUTPUT_DIR", str(tmp_path / "labels.csv")),
+    )
+    head, lines = problems_of(cfg)
+    assert head == "5 things are in the way of this run:"
+    assert [line.split(".")[0].strip() for line in lines] == ["1", "2", "3", "4", "5"]
+    wanted = [
+        ("MODEL.DEVICE is 'cuda'", "sees 0 GPUs", "use MODEL.DEVICE auto or cpu"),
+        (str(tmp_path / "none.csv"), "ANNOTATIONS of preflight", "D2PD_DATASETS"),
+        (str(tmp_path / "nowhere"), "IMAGES of preflight", "D2PD_DATASETS"),
+        (str(tmp_path / "none.pth"),),
+        (str(tmp_path / "labels.csv"), "is a file; name a folder"),
+    ]
+    for line, parts in zip(lines, wanted, strict=True):
+        for part in parts:
+            assert part in line
+
+
+@pytest.mark.parametrize(
+    ("opts", "cure"),
+    [
+        (("MODEL.BACKBONE.FREEZE_AT", "2"), "set MODEL.BACKBONE.FREEZE_AT 0, as the"),
+        (("MODEL.RESNETS.NORM", "FrozenBN"), "set MODEL.RESNETS.NORM BN (or GN), as the"),
+        (
+            ("MODEL.RESNETS.NORM", "FrozenBN", "MODEL.BACKBONE.FREEZE_AT", "1"),
+            "set MODEL.BACKBONE.FREEZE_AT 0 and MODEL.RESNETS.NORM BN (or GN), as the",
+        ),
+    ],
+)
+def test_frozen_random_layers_are_refused_with_the_keys_to_change(make_cfg, opts, cure):
+    head, lines = problems_of(make_cfg(*opts))
+    assert head == "one thing is in the way of this run:"
+    assert cure in lines[0]
+
+
+def test_folder_that_holds_a_run_is_taken_only_with_resume(make_cfg, tmp_path):
+    (tmp_path / "output").mkdir()
+    (tmp_path / "output/model_0000009.pth").write_bytes(b"")
+    _, lines = problems_of(make_cfg())
+    assert "already holds a run (model_0000009.pth); --resume goes on with it" in lines[0]
+    check_run(make_cfg(), resume=True)
+
+
+def test_evaluation_needs_a_model(make_cfg):
+    _, lines = problems_of(make_cfg("DATASETS.TEST", "('preflight',)"), eval_only=True)
+    assert "--eval-only needs a trained model: MODEL.WEIGHTS PATH, or --resume" in lines[0]
+
+
+def test_number_of_classes_must_be_that_of_the_labels(make_cfg):
+    _, lines = problems_of(make_cfg("MODEL.ROI_HEADS.NUM_CLASSES", "80"))
+    assert "NUM_CLASSES is 80, but preflight has 1 classes (person); set MODEL.ROI" in lines[0]
+
+
+def test_datasets_must_agree_on_their_classes(make_cfg):
+    other = "DATASETS.REGISTER.preflight_other"
+    cfg = make_cfg(
+        *(f"{other}.FORMAT", "csv", f"{other}.ANNOTATIONS", "labels.csv"),
+        *(f"{other}.IMAGES", "images", f"{other}.CLASSES", "['person', 'cyclist']"),
+        *("DATASETS.TEST", "('preflight_other',)"),
+    )
+    _, lines = problems_of(cfg)
+    assert "datasets disagree on classes: preflight has ['person'], preflight_other" in lines[0]
+
+
+def test_dataset_without_a_description_and_no_dataset_at_all(make_cfg):
+    _, lines = problems_of(make_cfg("DATASETS.TEST", "('unheard_of',)"))
+    assert "'unheard_of' is not registered; describe it under DATASETS.REGISTER.unh" in lines[0]
+    _, lines = problems_of(make_cfg("DATASETS.TRAIN", "()"))
+    assert "DATASETS.TRAIN is empty" in lines[0]
+
+
+def test_fault_in_a_label_file_is_heard_of_before_the_run(make_cfg, tmp_path):
+    (tmp_path / "labels.csv").write_text("a.png,1,2,thirty,35,person\n")
+    _, lines = problems_of(make_cfg())
+    assert "labels.csv" in lines[0]
+    assert "thirty" in lines[0]
+
+
+@pytest.mark.parametrize(("count", "device"), [(0, "cpu"), (1, "cuda")])
+def test_auto_takes_a_gpu_where_there_is_one(monkeypatch, count, device):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+    assert resolve_device("auto") == device
+
+
+def test_devices_that_are_not_there_or_not_devices(monkeypatch):
+    monkeypatch.setattr(preflight.torch.cuda, "device_count", lambda: 1)
+    assert resolve_device("cuda:0") == "cuda:0"
+    with pytest.raises(DeviceError, match="'cuda:1', but torch .* sees 1 GPUs"):
+        resolve_device("cuda:1")
+    with pytest.raises(DeviceError, match="'gpu'; allowed: auto, cpu, cuda, cuda:N"):
+        resolve_device("gpu")
