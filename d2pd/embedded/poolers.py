@@ -76,9 +76,7 @@ class ROIPooler(nn.Module):
         """
         super().__init__()
         if pooler_type not in POOLER_TYPES:
-            raise ConfigError(
-                f"POOLER_TYPE is '{pooler_type}', the embedded engine: {POOLER_TYPES}"
-            )
+            raise ConfigError(f"POOLER_TYPE is '{pooler_type}', allowed are {POOLER_TYPES}")
         levels = [-math.log2(scale) for scale in scales]
         if any(level % 1 for level in levels) or any(b - a != 1 for a, b in pairwise(levels)):
             strides = [1 / scale for scale in scales]
