@@ -179,6 +179,33 @@ def test_files_of_several_annotation_files_share_a_folder(tmp_path: Path) -> Non
     assert {"train20.json", "test20.json", "images/set09/V000/lwir/I00019.jpg"} <= set(names)
 
 
+def test_pictures_are_drawn_beside_the_label_file_they_are_for(tmp_path: Path) -> None:
+    source = kaist_file(tmp_path / "train20.json", [[300, 200, 30, 70]])
+    content = source.read_bytes()
+    draw_dataset(tmp_path, boxes=source, seed=1)
+    assert source.read_bytes() == content
+    assert (tmp_path / "images/set03/V001/lwir/I00021.jpg").is_file()
+
+
+def test_pictures_of_another_label_file_are_not_written_over(tmp_path: Path) -> None:
+    first = kaist_file(tmp_path / "first.json", [[300, 200, 30, 70]])
+    second = kaist_file(tmp_path / "second.json", [[100, 200, 30, 70]])
+    draw_dataset(tmp_path / "out", boxes=first, seed=1)
+    before = hashes(tmp_path / "out")
+    with pytest.raises(UserError, match=r"already holds images/set03/V001/visible/I00021\.jpg"):
+        draw_dataset(tmp_path / "out", boxes=second, seed=1)
+    assert hashes(tmp_path / "out") == before
+
+
+def test_a_label_file_of_the_same_name_is_not_written_over(tmp_path: Path) -> None:
+    source = kaist_file(tmp_path / "train20.json", [[300, 200, 30, 70]])
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/train20.json").write_text("mine")
+    with pytest.raises(UserError, match=r"already holds train20\.json"):
+        draw_dataset(tmp_path / "out", boxes=source, seed=1)
+    assert hashes(tmp_path / "out").keys() == {"train20.json"}
+
+
 def test_a_complete_drawing_is_left_and_an_interrupted_one_completed(tmp_path: Path) -> None:
     draw_dataset(tmp_path / "out", num_train=2, num_test=1, seed=3)
     before = hashes(tmp_path / "out")
@@ -196,7 +223,7 @@ def test_a_complete_drawing_is_left_and_an_interrupted_one_completed(tmp_path: P
 
 def test_a_folder_of_other_things_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "train20.json").write_text("mine")
-    with pytest.raises(UserError, match=r"is not empty and was not drawn by d2pd; nothing was"):
+    with pytest.raises(UserError, match=r"not drawn by d2pd and holds train20\.json; nothing was"):
         draw_dataset(tmp_path, num_train=1, num_test=1)
     assert hashes(tmp_path).keys() == {"train20.json"}
 
@@ -214,8 +241,9 @@ def test_another_drawing_is_not_drawn_over(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_train": 0, "num_test": 3}, "num_train is 0; draw at least one picture"),
-        ({"num_train": 3, "num_test": -1}, "num_test is -1; draw at least one picture"),
+        ({"num_train": 0, "num_test": 3}, "num_train is 0; draw at least one pair"),
+        ({"num_train": 3, "num_test": -1}, "num_test is -1; draw at least one pair"),
+        ({"boxes": Path("a.json"), "faults": True}, "a.json is drawn as it is"),
         ({"num_train": 1, "num_test": 1, "fmt": "bmp"}, "choose one of jpg, png"),
         ({"num_train": 1, "num_test": 1, "seed": -1}, "The seed is -1; choose 0 or more"),
     ],

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from d2pd.data.synthetic.label_files import Frame
+from d2pd.data.synthetic.frames import Frame
 from d2pd.data.synthetic.layout import HEIGHT, WIDTH, Label
 
 PERIOD = 4  # every so many frames one holds a fault

@@ -3,12 +3,12 @@
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from d2pd.data.annotations.kaist import read_kaist_json
 from d2pd.data.annotations.labels import Annotation
+from d2pd.data.synthetic.frames import Frame
 from d2pd.data.synthetic.layout import CYCLIST_MAX_ASPECT, HEIGHT, WIDTH, Label
 from d2pd.errors import AnnotationError
 
@@ -21,31 +21,6 @@ TEST_CATEGORIES = [
     {"id": 4, "name": "person?"},
 ]
 IM_NAME = re.compile(r"set\d\d/V\d{3}/I\d{5}")
-
-
-@dataclass(frozen=True)
-class Frame:
-    """One pair of pictures to draw.
-
-    Attributes:
-        im_name: KAIST name without modality, such as ``set00/V000/I01217``.
-        labels: What the pair shows.
-        entropy: Seed of the picture; no two pictures of different splits share it.
-    """
-
-    im_name: str
-    labels: tuple[Label, ...]
-    entropy: tuple[int, ...]
-
-    @property
-    def night(self) -> bool:
-        """Whether the set of this frame was taken at night, as KAIST numbers its sets."""
-        return int(self.im_name[3:5]) % 6 >= 3
-
-    def path(self, modality: str, fmt: str) -> str:
-        """File of ``modality`` ("visible" or "lwir"), relative to the image folder."""
-        folder, _, number = self.im_name.rpartition("/")
-        return f"{folder}/{modality}/{number}.{fmt}"
 
 
 def kaist_json(frames: Sequence[Frame], with_occlusion: bool) -> str:
