@@ -41,7 +41,7 @@ class Checkpointer(DetectionCheckpointer):
         save_dir: Folder of the checkpoints.
         save_to_disk: By default, on the main process only.
         checkpointables: Objects with ``state_dict`` and ``load_state_dict``. The state of an
-            optimizer is matched by the names of its parameters.
+            optimizer, one of these or the ``optimizer`` of one, is matched by parameter names.
     """
 
     def __init__(
@@ -54,8 +54,9 @@ class Checkpointer(DetectionCheckpointer):
     ) -> None:
         super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
         for entry in checkpointables.values():
-            if isinstance(entry, Optimizer):
-                track_parameter_names(entry, self.model)
+            optimizer = entry if isinstance(entry, Optimizer) else getattr(entry, "optimizer", None)
+            if isinstance(optimizer, Optimizer):
+                track_parameter_names(optimizer, self.model)
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Write ``<name>.pth`` and then name it in ``last_checkpoint``.

@@ -147,8 +147,10 @@ def test_a_cut_or_damaged_pickle_is_a_weights_error_or_still_data(data):
     else:
         at = data.draw(st.integers(0, len(content) - 1))
         content = content[:at] + bytes([data.draw(st.integers(0, 255))]) + content[at + 1 :]
+    refusal = ""
     try:
         load(content)
     except WeightsError as error:
-        assert "\n" not in str(error)
-        assert "file.pkl" in str(error)
+        refusal = str(error)
+    assert "\n" not in refusal
+    assert "file.pkl" in refusal or not refusal

@@ -68,7 +68,7 @@ def test_a_resnet_of_another_depth_is_refused(build_detector, file, model):
 
 
 def test_half_is_enough_and_less_is_not():
-    shapes = {name: (2,) for name in "abcdef"}
+    shapes = dict.fromkeys("abcdef", (2,))
     state = {name: torch.zeros(2) for name in "abc"}
     match = match_weights(state, shapes)
     assert match.matched_fraction == 0.5
@@ -79,7 +79,7 @@ def test_half_is_enough_and_less_is_not():
 
 def test_a_backbone_is_counted_against_the_backbone():
     names = [f"backbone.bottom_up.res2.0.conv1.{i}" for i in range(4)]
-    shapes = {name: (2,) for name in [*names, *(f"roi_heads.{i}" for i in range(50))]}
+    shapes = dict.fromkeys([*names, *(f"roi_heads.{i}" for i in range(50))], (2,))
     part = {f"res2.0.conv1.{i}": torch.zeros(2) for i in range(3)}
     match = match_weights(part, shapes)
     assert match.matched_fraction == 0.75
@@ -89,7 +89,7 @@ def test_a_backbone_is_counted_against_the_backbone():
 
 
 def test_other_shapes_do_not_count_as_matched():
-    shapes = {name: (2, 3) for name in "abcd"}
+    shapes = dict.fromkeys("abcd", (2, 3))
     state = {name: torch.zeros(3, 2) for name in "abcd"}
     with pytest.raises(
         WeightsError, match=r"0 of 4 .*4 have another shape, such as a \(3x2 in the file, 2x3 here"
