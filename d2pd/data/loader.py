@@ -172,7 +172,7 @@ def build_train_loader(cfg: CfgNode, start_iter: int = 0) -> SampleLoader:
     )
     loader = DataLoader(
         ErrorsAsItems(dataset),
-        batch_sampler=Batches(sampler, total // world_size),  # type: ignore[arg-type]
+        batch_sampler=Batches(sampler, total // world_size),
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         collate_fn=_as_list,
         worker_init_fn=_calm_worker,
@@ -192,7 +192,7 @@ def build_test_loader(cfg: CfgNode, dataset_name: str) -> SampleLoader:
     records = load_records(dataset_name)
     loader = DataLoader(
         ErrorsAsItems(MappedRecords(records, mapper)),
-        sampler=[(index, index) for index in range(len(records))],  # type: ignore[arg-type]
+        sampler=[(index, index) for index in range(len(records))],
         batch_size=1,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         collate_fn=_as_list,
