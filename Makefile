@@ -35,9 +35,9 @@ test-all: test
 	$(MAKE) test-slow
 
 lint: $(VENV)/.installed
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
 
 record-contract: $(D2_VENV)/.installed
 	$(D2_VENV)/bin/python tests/engine_contract/record.py
@@ -76,6 +76,6 @@ endef
 define check_opencv
 $*/bin/python -c 'import cv2' 2>/dev/null || { \
   echo 'OpenCV does not load (no libGL?): opencv-python-headless takes its place'; \
-  $*/bin/python -m pip uninstall -q -y opencv-python && \
+  $*/bin/python -m pip uninstall -q -y opencv-python opencv-python-headless && \
   $*/bin/python -m pip install -q -c constraints.txt opencv-python-headless; }
 endef
