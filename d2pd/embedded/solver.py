@@ -146,7 +146,8 @@ def maybe_add_gradient_clipping(cfg: CfgNode, optimizer: Any) -> Any:
     def step(self: torch.optim.Optimizer, closure: Any = None) -> Any:
         for group in self.param_groups:
             for parameter in group["params"]:
-                clip(parameter)
+                if parameter.grad is not None:  # torch refuses to clip nothing
+                    clip(parameter)
         return base.step(self, closure)
 
     clipped = type(f"{base.__name__}WithGradientClip", (base,), {"step": step})
