@@ -14,3 +14,25 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"the real data are not here: {SHARED_DATA}")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def drawn_root(tmp_path_factory) -> Path:
+    """A dataset root with twelve drawn training pairs and four held out, in ``synthetic``."""
+    from d2pd.data.drawn_on_first_use import DrawingSize, ensure_drawn
+
+    root = tmp_path_factory.mktemp("datasets")
+    ensure_drawn(root / "synthetic/train20.json", DrawingSize(12, 4, 0))
+    return root
+
+
+@pytest.fixture(scope="session")
+def quick_opts(drawn_root) -> list[str]:
+    """Overrides that let the quick config run in seconds, on small versions of those pictures."""
+    return [
+        *("DATASETS.ROOT", str(drawn_root)),
+        *("DATASETS.SYNTHETIC.NUM_TRAIN", "12", "DATASETS.SYNTHETIC.NUM_TEST", "4"),
+        *("INPUT.MIN_SIZE_TRAIN", "(128,)", "INPUT.MIN_SIZE_TEST", "128"),
+        *("SOLVER.IMS_PER_BATCH", "2", "SOLVER.WARMUP_ITERS", "2", "TEST.EVAL_PERIOD", "0"),
+        *("DATALOADER.NUM_WORKERS", "0", "MODEL.DEVICE", "cpu"),
+    ]

@@ -61,7 +61,9 @@ def test_dumped_configuration_loads_to_the_same_values(tmp_path):
     cfg = load_config(ROOT / "configs/faster_rcnn_kaist.yaml", ["SOLVER.BASE_LR", "0.125"])
     (tmp_path / "config.yaml").write_text(cfg.dump())
     again = load_config(tmp_path / "config.yaml")
-    assert json.dumps(dict(flatten(again))) == json.dumps(dict(flatten(cfg)))
+    assert json.dumps(dict(flatten(again)), sort_keys=True) == json.dumps(
+        dict(flatten(cfg)), sort_keys=True
+    )
 
 
 def test_dumped_detectron2_configuration_merges(tmp_path):

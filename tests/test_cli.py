@@ -1,0 +1,108 @@
+"""The commands as a user types them: exit codes, one line on stderr, nothing on failure."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from d2pd import __version__, cli
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def run(*words, cwd=ROOT, **environment):
+    return subprocess.run(
+        [sys.executable, *words],
+        cwd=cwd,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def test_module_runs_as_a_command():
+    done = run("-m", "d2pd", "--version")
+    assert (done.returncode, done.stdout.strip()) == (0, f"d2pd {__version__}")
+
+
+def test_kaist_config_with_nothing_there_lists_all_that_is_missing(tmp_path):
+    words = [
+        str(ROOT / "train_net.py"),
+        "--config-file",
+        str(ROOT / "configs/faster_rcnn_kaist.yaml"),
+    ]
+    done = run(*words, "MODEL.WEIGHTS", "none.pth", "MODEL.DEVICE", "cuda:99", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    lines = done.stderr.strip().split("\n")
+    assert lines[0] == "d2pd: 5 things are in the way of this run:"
+    joined = "\n".join(lines)
+    for part in ("cuda:99", "train20.json", "test20.json", "kaist/images", "none.pth", "synth"):
+        assert part in joined
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train_net.py", "--config-file", "nowhere.yaml"], "no config file nowhere.yaml"),
+        (["train_net.py", "SOLVER.LRR", "1"], "unknown key SOLVER.LRR"),
+        (["-m", "d2pd", "show", "--config-file", "README.md"], "README.md: not "),
+        (["-m", "d2pd", "synth", "--output", "README.md"], "README.md"),
+    ],
+)
+def test_mistakes_end_in_one_line_and_exit_code_two(words, message):
+    done = run(*words)
+    assert done.returncode == 2
+    assert done.stderr.startswith("d2pd: ")
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_synth_then_show_draws_the_samples(tmp_path):
+    words = ["synth", "--output", "drawn", "--train", "3", "--test", "2", "--seed", "5"]
+    done = run("-m", "d2pd", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads((tmp_path / "drawn/train20.json").read_text())["images"]) == 3
+    key = "DATASETS.REGISTER.synthetic_train"
+    done = run(
+        *(
+            "-m",
+            "d2pd",
+            "show",
+            "--config-file",
+            str(ROOT / "configs/quick/faster_rcnn_synthetic.yaml"),
+        ),
+        *("DATASETS.ROOT", str(tmp_path), f"{key}.FORMAT", "kaist"),
+        *(f"{key}.ANNOTATIONS", "drawn/train20.json", f"{key}.IMAGES", "drawn/images"),
+        *("OUTPUT_DIR", "seen"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().split("\n")[-1] == "seen/train_batch.png"
+    assert (tmp_path / "seen/train_batch.png").stat().st_size > 10_000
+
+
+def test_interrupt_is_said_in_one_line(monkeypatch, capsys):
+    def interrupted(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_doctor", interrupted)
+    assert cli.main(["doctor"]) == cli.INTERRUPTED
+    assert capsys.readouterr().err == (
+        "d2pd: interrupted; --resume goes on from the last checkpoint\n"
+    )
+
+
+def test_faults_of_d2pd_itself_keep_their_traceback(monkeypatch):
+    def broken(args):
+        raise RuntimeError("ours")
+
+    monkeypatch.setattr(cli, "_doctor", broken)
+    with pytest.raises(RuntimeError, match="ours"):
+        cli.main(["doctor"])

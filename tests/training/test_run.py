@@ -1,0 +1,151 @@
+"""Whole runs on drawn pictures: what they leave behind, and what survives a kill."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+
+from d2pd.d2 import ENGINE, default_argument_parser
+from d2pd.errors import UserError
+from d2pd.training.run import main
+from d2pd.training.trainer import UnexpectedResultError, check_expected
+
+ROOT = Path(__file__).resolve().parents[2]
+QUICK = str(ROOT / "configs/quick/faster_rcnn_synthetic.yaml")
+
+
+def run_main(opts, *flags):
+    return main(default_argument_parser().parse_args(["--config-file", QUICK, *flags, *opts]))
+
+
+def weights_of(path):
+    return torch.load(path, map_location="cpu", weights_only=True)["model"]
+
+
+def assert_same_weights(ours, theirs):
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        torch.testing.assert_close(tensor, theirs[name], rtol=0, atol=0, msg=name)
+
+
+@pytest.fixture(scope="module")
+def finished(quick_opts, tmp_path_factory):
+    """The output folder of a run of 20 steps, evaluated twice, and its results."""
+    output = tmp_path_factory.mktemp("run") / "output"
+    opts = [*quick_opts, "SOLVER.MAX_ITER", "20", "TEST.EVAL_PERIOD", "10"]
+    results = run_main([*opts, "SOLVER.CHECKPOINT_PERIOD", "10", "OUTPUT_DIR", str(output)])
+    return output, results
+
+
+def test_twenty_steps_leave_weights_curves_and_pictures(finished):
+    output, results = finished
+    assert set(results["bbox"]) >= {"AP", "AP50", "AP75", "APs", "APm", "APl"}
+    assert (output / "last_checkpoint").read_text() == "model_final.pth"
+    for name in ("model_0000009.pth", "model_0000019.pth", "config.yaml", "log.txt"):
+        assert (output / name).is_file()
+    for name in ("train_batch.png", "curves.png", "detections_synthetic_test.png"):
+        picture = cv2.imread(str(output / name))
+        assert picture.std() > 10, f"{name} is blank"
+    assert list(output.glob("events.out.tfevents.*"))
+
+
+def test_metrics_hold_losses_rate_and_both_evaluations(finished):
+    output, results = finished
+    lines = (output / "metrics.json").read_text().splitlines()
+    rows = {row["iteration"]: row for row in map(json.loads, lines)}
+    assert len(lines) == len(rows) == 3
+    names = {"loss_cls", "loss_box_reg", "loss_rpn_cls", "loss_rpn_loc"}
+    assert names | {"total_loss", "lr", "grad_norm", "data_time"} <= set(rows[19])
+    # Detectron2 numbers the evaluation after the last step by max_iter.
+    assert "bbox/AP50" in rows[9]
+    assert rows[20]["bbox/AP50"] == pytest.approx(results["bbox"]["AP50"], nan_ok=True)
+
+
+def test_training_moves_every_part_of_the_model(finished):
+    output, _ = finished
+    before = weights_of(output / "model_0000009.pth")
+    after = weights_of(output / "model_final.pth")
+    still = [
+        name
+        for name, tensor in after.items()
+        if tensor.is_floating_point() and "pixel" not in name and "anchor" not in name
+        if torch.equal(tensor, before[name])
+    ]
+    assert still == []
+
+
+def test_evaluation_alone_gives_the_result_of_the_run(finished, quick_opts, tmp_path):
+    output, results = finished
+    weights = ["MODEL.WEIGHTS", str(output / "model_final.pth"), "OUTPUT_DIR", str(tmp_path)]
+    again = run_main([*quick_opts, *weights], "--eval-only")
+    assert again["bbox"] == pytest.approx(results["bbox"], nan_ok=True)
+
+
+def test_final_test_is_evaluated_once_after_training_and_apart(quick_opts, tmp_path):
+    opts = [*quick_opts, "DATASETS.FINAL_TEST", "('synthetic_train',)", "SOLVER.MAX_ITER", "2"]
+    results = run_main([*opts, "OUTPUT_DIR", str(tmp_path / "out")])
+    assert set(results["final"]["bbox"]) == set(results["bbox"])
+    predictions = tmp_path / "out/inference/synthetic_train/predictions.json"
+    assert isinstance(json.loads(predictions.read_text()), list)
+
+
+def start(output, opts, *flags):
+    words = ["train_net.py", "--config-file", QUICK, *flags, *opts, "OUTPUT_DIR", str(output)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "D2PD_ENGINE": ENGINE}
+    return subprocess.Popen(
+        [sys.executable, *words],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_killed_run_resumes_to_the_weights_of_one_never_killed(quick_opts, tmp_path):
+    opts = [*quick_opts, "SOLVER.MAX_ITER", "12", "SOLVER.CHECKPOINT_PERIOD", "4"]
+    whole = start(tmp_path / "whole", opts)
+    log, _ = whole.communicate(timeout=300)
+    assert whole.returncode == 0, log
+
+    killed = start(tmp_path / "killed", opts)
+    tag = tmp_path / "killed/last_checkpoint"
+    while killed.poll() is None and not tag.is_file():
+        time.sleep(0.02)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate(timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    assert not (tmp_path / "killed/model_final.pth").exists()
+
+    resumed = start(tmp_path / "killed", opts, "--resume")
+    log, _ = resumed.communicate(timeout=300)
+    assert resumed.returncode == 0, log
+    assert "resumed after iteration" in log
+    assert_same_weights(
+        weights_of(tmp_path / "killed/model_final.pth"),
+        weights_of(tmp_path / "whole/model_final.pth"),
+    )
+
+
+def test_without_resume_a_finished_run_is_not_written_over(finished, quick_opts):
+    output, _ = finished
+    before = {path: path.stat().st_mtime_ns for path in output.rglob("*")}
+    with pytest.raises(UserError, match="already holds a run"):
+        run_main([*quick_opts, "OUTPUT_DIR", str(output)])
+    assert {path: path.stat().st_mtime_ns for path in output.rglob("*")} == before
+
+
+def test_expected_results_are_compared_within_their_tolerance():
+    results = {"bbox": {"AP": 40.0, "AP50": 60.0}}
+    check_expected([["bbox", "AP", 40.4, 0.5], ["bbox", "AP50", 60.0, 0.0]], results)
+    with pytest.raises(UnexpectedResultError, match=r"bbox/AP is 40.00, expected 41 ± 0.5"):
+        check_expected([["bbox", "AP", 41, 0.5]], results)
+    with pytest.raises(UnexpectedResultError, match="bbox/AR is nan"):
+        check_expected([["bbox", "AR", 1, 0.5]], results)
