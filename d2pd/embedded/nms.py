@@ -21,4 +21,4 @@ def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: floa
     """
     if boxes.shape[-1] != 4:
         raise ValueError(f"Boxes have 4 columns, got shape {tuple(boxes.shape)}.")
-    return box_ops.batched_nms(boxes.float(), scores, idxs, iou_threshold)
+    return box_ops.batched_nms(boxes.float(), scores.float(), idxs, iou_threshold)

@@ -113,8 +113,10 @@ class ROIPooler(nn.Module):
         return output
 
     def _pool(self, feature: Tensor, rois: Tensor, scale: float) -> Tensor:
-        rois = rois.to(feature.dtype)
+        # Half precision cannot tell neighbouring pixels apart, so the coordinates stay float32.
+        full = feature.float()
         if self.pooler_type == "ROIPool":
-            return roi_pool(feature, rois, self.output_size, scale)
+            return roi_pool(full, rois, self.output_size, scale).to(feature.dtype)
         aligned = self.pooler_type == "ROIAlignV2"
-        return roi_align(feature, rois, self.output_size, scale, self.sampling_ratio, aligned)
+        pooled = roi_align(full, rois, self.output_size, scale, self.sampling_ratio, aligned)
+        return pooled.to(feature.dtype)

@@ -77,3 +77,11 @@ def test_strides_must_double(strides):
 def test_unknown_type_lists_the_known():
     with pytest.raises(ConfigError, match="'Crop', allowed are .*ROIAlignV2"):
         ROIPooler(7, [1 / 4], 0, "Crop")
+
+
+def test_half_precision_features_keep_exact_coordinates():
+    feature = (torch.arange(512) % 8).to(torch.bfloat16).expand(1, 1, 4, 512)
+    pooled = ROIPooler(1, [1.0], 1, "ROIAlignV2")([feature], [Boxes([[401.0, 0.0, 402.0, 1.0]])])
+    # In bfloat16 the box would begin at 400.
+    assert pooled.dtype == torch.bfloat16
+    assert pooled.item() == 401 % 8
