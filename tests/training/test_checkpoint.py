@@ -180,6 +180,18 @@ def test_folded_norms_without_statistics_get_neutral_ones(tmp_path, build_detect
     assert norm.running_mean.eq(0).all()
 
 
+def test_norms_that_a_newer_file_lacks_are_reported_and_kept(tmp_path, build_detector, caplog):
+    model = build_detector(norm="FrozenBN")
+    name = "backbone.bottom_up.stem.conv1.norm.running_mean"
+    state = model.state_dict()
+    del state[name]
+    torch.save(state, tmp_path / "w.pth")  # with the version of each module
+    model.backbone.bottom_up.stem.conv1.norm.running_mean.fill_(3)
+    Checkpointer(model).load(str(tmp_path / "w.pth"))
+    assert f"These are not in w.pth: {name}" in caplog.text
+    assert model.backbone.bottom_up.stem.conv1.norm.running_mean.eq(3).all()
+
+
 class Touch:
     def __init__(self, path: Path):
         self.path = path
