@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-HOT_DAYS = 0.35  # share of the days on which the ground is warmer than a person
+HOT_DAYS = 0.3  # share of the days on which the ground is warmer than a person
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Climate:
 
     def thing(self, rng: np.random.Generator) -> float:
         """Draw the warmth of a lifeless thing: from colder than the air to as warm as skin."""
-        if rng.uniform() < 0.35:
+        if rng.uniform() < 0.6:
             return self.between(float(rng.uniform(0.4, 1.15)))
         return self.ground + float(rng.uniform(-12, 12))
 
@@ -43,12 +43,12 @@ def draw_climate(rng: np.random.Generator, night: bool) -> Climate:
     if night:
         air = float(rng.uniform(20, 42))
         ground, wall = air + rng.uniform(-4, 8), air + rng.uniform(-3, 14)
-        return Climate(True, air, air + rng.uniform(34, 58), ground, wall, rng.uniform(0, 10))
+        return Climate(True, air, air + rng.uniform(38, 60), ground, wall, rng.uniform(0, 10))
     if rng.uniform() < HOT_DAYS:
         air = float(rng.uniform(48, 62))
         skin = air + rng.uniform(14, 26)
-        ground, wall = skin + rng.uniform(10, 34), skin + rng.uniform(-6, 26)
+        ground, wall = skin + rng.uniform(14, 40), skin + rng.uniform(-6, 26)
         return Climate(False, air, skin, ground, wall, rng.uniform(0, 25))
     air = float(rng.uniform(36, 56))
     ground, wall = air + rng.uniform(2, 14), air + rng.uniform(0, 20)
-    return Climate(False, air, air + rng.uniform(34, 54), ground, wall, rng.uniform(0, 30))
+    return Climate(False, air, air + rng.uniform(40, 58), ground, wall, rng.uniform(0, 30))

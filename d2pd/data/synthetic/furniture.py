@@ -35,7 +35,7 @@ def _pole(canvas: Canvas, rng: np.random.Generator, climate: Climate, box: Box) 
         if climate.night:
             canvas.lights.append((x + arm, y, width * 1.0, (190.0, 235.0, 250.0)))
     elif head < 0.8:  # a traffic sign
-        size = width * float(rng.uniform(2.0, 3.5))
+        size = width * float(rng.uniform(1.2, 2.0))
         canvas.ellipse(x + width / 2, y + size, size, size, random_colour(rng), climate.thing(rng))
 
 

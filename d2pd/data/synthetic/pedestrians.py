@@ -108,7 +108,7 @@ def _dress(rng: np.random.Generator, climate: Climate, pose: Pose) -> tuple[np.n
 
 def _warm(rng: np.random.Generator, climate: Climate) -> np.ndarray:
     """Warmth of each part: bare skin hottest, thick clothing near the air, sun heats cloth."""
-    thickness = float(rng.uniform(0.25, 0.8))
+    thickness = float(rng.uniform(0.2, 0.65))
     sun = 0.0 if climate.night else float(rng.uniform(0.0, 0.25))
     legs = float(rng.uniform(0.35, 0.85))
     shares = {

@@ -108,5 +108,9 @@ def _stand(
     for label in labels:
         if foot >= label.bottom and cover(box, label.box_xywh) > TOLERATED_COVER / 2:
             return None
-    paint = thing.paint
-    return (foot, lambda: paint(canvas, rng, climate, box))
+
+    def paint() -> None:
+        canvas.hide_lights(*box)
+        thing.paint(canvas, rng, climate, box)
+
+    return (foot, paint)
