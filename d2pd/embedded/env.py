@@ -12,7 +12,16 @@ import torch
 
 logger = logging.getLogger(__name__)
 
-_PACKAGES = ("numpy", "torch", "torchvision", "fvcore", "iopath", "Pillow", "opencv-python")
+_PACKAGES = (
+    "numpy",
+    "torch",
+    "torchvision",
+    "fvcore",
+    "iopath",
+    "Pillow",
+    "opencv-python",
+    "opencv-python-headless",
+)
 
 
 def seed_all_rng(seed: int | None = None) -> None:
@@ -31,11 +40,11 @@ def seed_all_rng(seed: int | None = None) -> None:
 
 
 def collect_env_info() -> str:
-    """Return platform, Python, packages and devices, one a line."""
+    """Return platform, Python, packages that are installed, and devices, one a line."""
     lines = [
         f"platform: {platform.platform()}",
         f"python: {sys.version.split()[0]} at {sys.executable}",
-        *(f"{package}: {_version(package)}" for package in _PACKAGES),
+        *(f"{package}: {version}" for package in _PACKAGES if (version := _version(package))),
         f"CPU threads: {torch.get_num_threads()}",
     ]
     for index in range(torch.cuda.device_count()):
@@ -43,8 +52,8 @@ def collect_env_info() -> str:
     return "\n".join(lines)
 
 
-def _version(package: str) -> str:
+def _version(package: str) -> str | None:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
-        return "not installed"
+        return None
