@@ -13,7 +13,7 @@ from d2pd.config import REGISTER_DEFAULTS
 from d2pd.d2 import CfgNode, DatasetCatalog, MetadataCatalog
 from d2pd.data.registration import missing_files, unreadable_labels
 from d2pd.errors import ConfigError, DeviceError, MissingFileError, UserError
-from d2pd.training.weights import resolve_weights
+from d2pd.training.weights import read_weights, resolve_weights
 
 
 class PreflightError(UserError):
@@ -136,8 +136,9 @@ def _check_weights(cfg: CfgNode, resume: bool, eval_only: bool) -> None:
     if goes_on:
         return
     if cfg.MODEL.WEIGHTS:
-        resolved = resolve_weights(cfg.MODEL.WEIGHTS)
-        cfg.MODEL.WEIGHTS = str(resolved)
+        path = resolve_weights(cfg.MODEL.WEIGHTS)
+        read_weights(path)  # a damaged file is to be heard of now
+        cfg.MODEL.WEIGHTS = str(path)
     elif eval_only:
         raise MissingFileError(
             "--eval-only needs a trained model: MODEL.WEIGHTS PATH, or --resume for the newest "

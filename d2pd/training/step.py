@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from d2pd.d2 import Boxes, TrainerBase, get_event_storage
 from d2pd.errors import UserError
-from d2pd.training.optimizer_state import track_parameter_names
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +56,6 @@ class Step(TrainerBase):
         self.num_classes = num_classes
         self.seed = seed
         self._batches: Iterator[list[Sample]] | None = None
-        track_parameter_names(optimizer, model)
 
     def run_step(self) -> None:
         """Train on the next batch.
@@ -92,7 +90,7 @@ class Step(TrainerBase):
             storage.put_scalar(name, value)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the iteration and the optimizer's state, with the names of its parameters."""
+        """Return the iteration and the optimizer's state."""
         return {**super().state_dict(), "optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

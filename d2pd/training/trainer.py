@@ -133,9 +133,9 @@ class Trainer(DefaultTrainer):
             resume: Go on from ``OUTPUT_DIR``; where it holds no checkpoint, the log says so and
                 the run starts at iteration 0.
         """
-        if resume and not self.checkpointer.has_checkpoint():
-            logger.warning("nothing to resume in %s: starting at iteration 0", self.cfg.OUTPUT_DIR)
         super().resume_or_load(resume=resume)
+        if resume and not self.start_iter:
+            logger.warning("nothing to resume in %s: starting at iteration 0", self.cfg.OUTPUT_DIR)
         if self.start_iter:
             logger.info("resumed after iteration %d", self.start_iter - 1)
             self._trainer.data_loader = build_train_loader(self.cfg, self.start_iter)
