@@ -23,7 +23,8 @@ from d2pd.embedded.proposal_utils import (
     select_and_decode,
 )
 from d2pd.embedded.roi_heads import StandardROIHeads
-from d2pd.embedded.rpn import RPN, StandardRPNHead
+from d2pd.embedded.rpn import RPN
+from d2pd.embedded.rpn_head import StandardRPNHead
 from d2pd.embedded.shape_spec import ShapeSpec
 from d2pd.errors import ConfigError
 
@@ -114,7 +115,7 @@ def test_a_few_steps_on_one_image_lower_the_loss(model):
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     history = []
     with EventStorage():
-        for _ in range(6):
+        for _ in range(12):
             loss = sum(model.train()([make_input()]).values())
             optimizer.zero_grad()
             loss.backward()
