@@ -1,7 +1,5 @@
 """Persons, riders and groups, painted into their boxes."""
 
-import math
-
 import cv2
 import numpy as np
 
@@ -9,7 +7,7 @@ from d2pd.data.synthetic import body
 from d2pd.data.synthetic.body import Part, Pose, Shape
 from d2pd.data.synthetic.canvas import Canvas, random_colour, shade
 from d2pd.data.synthetic.climate import Climate
-from d2pd.data.synthetic.layout import Label
+from d2pd.data.synthetic.layout import HEIGHT, WIDTH, Label
 
 SKINS = ((130, 170, 225), (105, 150, 205), (80, 120, 175), (60, 85, 130))  # BGR
 HAIRS = ((25, 25, 30), (20, 30, 45), (50, 70, 95), (140, 140, 145))
@@ -19,11 +17,16 @@ LARGEST = 4000.0
 GROUP_SPACING = 0.34  # persons of a group stand this many heights apart
 
 
-def paint_label(canvas: Canvas, rng: np.random.Generator, label: Label, climate: Climate) -> None:
-    """Paint what ``label`` marks so that it fills the box; boxes without area stay empty."""
+def is_drawable(label: Label) -> bool:
+    """Whether the box of ``label`` can show anything: in sight, with area, not absurdly large."""
     x, y, width, height = label.box_xywh
-    if not (math.isfinite(x + y) and DRAWABLE <= width < LARGEST and DRAWABLE <= height < LARGEST):
-        return
+    in_sight = -width < x < WIDTH and -height < y < HEIGHT
+    return in_sight and DRAWABLE <= width < LARGEST and DRAWABLE <= height < LARGEST
+
+
+def paint_label(canvas: Canvas, rng: np.random.Generator, label: Label, climate: Climate) -> None:
+    """Paint what ``label`` marks so that it fills the box."""
+    x, y, width, height = label.box_xywh
     aspect = width / height
     if label.kind == "people":
         _paint_group(canvas, rng, label, climate)
@@ -41,11 +44,12 @@ def _paint_group(canvas: Canvas, rng: np.random.Generator, label: Label, climate
     x, y, width, height = label.box_xywh
     persons = max(2, round(width / (GROUP_SPACING * height)))
     for place in rng.permutation(persons):
-        size = height * float(rng.uniform(0.82, 1.0))
+        tallest = place == 0
+        size = height * (1.0 if tallest else float(rng.uniform(0.82, 1.0)))
         wide = min(float(rng.uniform(0.36, 0.5)) * size, width)
         share = place / (persons - 1)
         left = x + share * (width - wide)
-        bottom = y + height - float(rng.uniform(0, 0.06)) * height
+        bottom = y + height - (0.0 if tallest else float(rng.uniform(0, 0.06))) * height
         pose = body.draw_pose(rng, wide / size)
         shapes = body.fit(body.walker(pose), wide, size)
         _paint_shapes(canvas, rng, shapes, (left, bottom - size, wide, size), climate, pose)

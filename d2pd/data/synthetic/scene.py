@@ -1,6 +1,5 @@
 """A whole scene: background, street furniture, labelled figures, what hides them, the cameras."""
 
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -11,7 +10,7 @@ from d2pd.data.synthetic.canvas import Canvas
 from d2pd.data.synthetic.climate import Climate, draw_climate
 from d2pd.data.synthetic.furniture import PARTIAL_OCCLUDERS, THINGS, Box, Painter, Thing
 from d2pd.data.synthetic.layout import TOLERATED_COVER, WIDTH, Label, cover
-from d2pd.data.synthetic.pedestrians import paint_label
+from d2pd.data.synthetic.pedestrians import is_drawable, paint_label
 from d2pd.data.synthetic.vehicles import VEHICLES, paint_car_side
 
 COVERED = {1: (0.22, 0.42), 2: (0.52, 0.72)}  # share of the height hidden, by occlusion
@@ -31,28 +30,30 @@ def draw_scene(
     Returns:
         Visible (512, 640, 3) uint8 BGR and thermal (512, 640) uint8.
     """
+    labels = [label for label in labels if is_drawable(label)]
     climate = draw_climate(rng, night)
     view = View(_horizon(rng, labels), float(rng.uniform(180, 460)))
     canvas = Canvas()
     paint_background(canvas, rng, climate, view)
     layers = _furniture(canvas, rng, climate, view, labels)
-    for label in labels:
-        layers.append((label.bottom, _figure_painter(canvas, rng, label, climate)))
+    for label, own in zip(labels, rng.spawn(len(labels)), strict=True):
+        layers.append((label.bottom, _figure_painter(canvas, own, label, climate)))
         if label.occlusion:
-            layers.append((label.bottom + 0.5, _occluder_painter(canvas, rng, label, climate)))
+            layers.append(
+                (label.bottom + 0.5, _occluder_painter(canvas, own.spawn(1)[0], label, climate))
+            )
     for _, paint in sorted(layers, key=lambda layer: layer[0]):
         paint()
     return expose(canvas, rng, night)
 
 
 def _horizon(rng: np.random.Generator, labels: list[Label]) -> float:
-    tops = [
-        label.box_xywh[1]
-        for label in labels
-        if label.kind == "person" and math.isfinite(label.box_xywh[1])
-    ]
-    middle = float(np.median(tops)) if tops else float(rng.normal(220, 8))
-    return min(max(middle + float(rng.uniform(1, 9)), 120.0), 360.0)
+    """Row of the horizon: a little under the heads of the persons."""
+    tops = [label.box_xywh[1] for label in labels if label.kind == "person"]
+    middle, under = float(rng.normal(220, 8)), float(rng.uniform(1, 9))
+    if tops:
+        middle = float(np.median(tops))
+    return min(max(middle + under, 120.0), 360.0)
 
 
 def _figure_painter(
