@@ -60,7 +60,7 @@ def set_installed(monkeypatch, versions, folder="/site"):
         def locate_file(self, name):
             return Path(folder, name)
 
-    for module in (packages, engine):
+    for module in (packages, engine, checks):
         monkeypatch.setattr(module, "installed_version", versions.get)
     monkeypatch.setattr(metadata, "distribution", lambda name: Distribution())
 
@@ -160,6 +160,27 @@ def test_a_missing_requirement_of_the_tests_does_not_keep_d2pd_from_running(heal
 
     assert "the tests and the notebook need it" in only("pytest", "note").detail
     assert doctor.can_run(doctor.diagnose())
+
+
+def test_many_missing_requirements_make_one_finding_with_the_line_that_installs_all(healthy):
+    lines = ["torch>=2.8", "torchvision>=0.23", "pandas>=2", "tqdm>=4", "pytest>=8"]
+    healthy.setattr(packages, "requirement_lines", lambda: lines)
+    healthy.setattr(checks, "probe", answer(torch="No module named 'torch'"))
+    missing = "No module named 'torch'"
+    healthy.setattr(packages, "probe", answer(torchvision=missing, cv2={"version": "5"}))
+    set_installed(healthy, {"torch": None, "torchvision": None, "opencv-python": "5.0"})
+
+    broken = [finding for finding in doctor.diagnose() if finding.status == "broken"]
+
+    assert broken == [
+        Finding(
+            "packages",
+            "broken",
+            "missing or too old: torch, torchvision, pandas, tqdm",
+            f"{sys.executable} -m pip install -r {ROOT / 'requirements.txt'}",
+        )
+    ]
+    assert find("pytest", "note")
 
 
 def test_a_requirement_that_is_too_old_is_told_with_both_versions(healthy):
@@ -435,7 +456,7 @@ def test_without_torch_the_requirements_come_first(healthy):
 
     found = engine.install_lines(None, has_gpu=False)
 
-    assert found == [f"{sys.executable} -m pip install -r requirements.txt", LINE]
+    assert found == [packages.INSTALL_ALL, LINE]
 
 
 def test_on_a_gpu_machine_the_line_names_the_toolkit_that_fits(healthy):

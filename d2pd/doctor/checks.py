@@ -11,11 +11,12 @@ from typing import Any
 from d2pd.doctor.engine import check_engine
 from d2pd.doctor.finding import Finding
 from d2pd.doctor.packages import (
-    PIP,
+    REINSTALL_TORCH,
     ProbeError,
     check_opencv,
     check_requirements,
     check_torchvision,
+    installed_version,
     probe,
 )
 
@@ -35,9 +36,10 @@ def diagnose() -> list[Finding]:
         torch_facts = probe("torch")
         findings.append(_torch_finding(torch_facts))
     except ProbeError as error:
-        cure = f"{PIP} install --force-reinstall torch torchvision"
-        findings.append(Finding("torch", "broken", f"does not load: {error}", cure))
-    findings.append(check_torchvision(torch_facts["version"]))
+        if installed_version("torch") is not None:  # otherwise among the missing requirements
+            detail = f"does not load: {error}"
+            findings.append(Finding("torch", "broken", detail, REINSTALL_TORCH))
+    findings += check_torchvision(torch_facts["version"])
     findings += check_opencv()
     findings += check_devices(torch_facts)
     findings += check_engine(torch_facts["cuda"], bool(torch_facts["gpus"]))
@@ -79,8 +81,8 @@ def check_devices(torch_facts: dict[str, Any]) -> Iterator[Finding]:
     if torch_facts["gpus"] or shutil.which("nvidia-smi") is None:
         return
     if torch_facts["cuda"] is None:
-        cure = f"{PIP} install --force-reinstall torch torchvision"
-        yield Finding("device", "note", "a GPU driver, but torch is a CPU build", cure)
+        detail = "a GPU driver, but torch is a CPU build"
+        yield Finding("device", "note", detail, REINSTALL_TORCH)
     else:
         detail = f"a GPU driver, but torch (CUDA {torch_facts['cuda']}) sees no GPU with it"
         yield Finding("device", "note", f"{detail}; this shows the driver's CUDA:", "nvidia-smi")

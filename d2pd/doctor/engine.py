@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from d2pd.doctor.finding import Finding, Status
-from d2pd.doctor.packages import PIP, ProbeError, installed_version, probe
+from d2pd.doctor.packages import INSTALL_ALL, PIP, ProbeError, installed_version, probe
 from d2pd.engine_state import CHOICES, SOURCE, EngineState
 
 
@@ -97,7 +97,7 @@ def install_lines(torch_cuda: str | None, has_gpu: bool) -> list[str]:
     """
     lines = []
     if installed_version("torch") is None:
-        lines.append(f"{PIP} install -r requirements.txt")
+        lines.append(INSTALL_ALL)
     packages, cuda_home = missing_system_packages(), ""
     if has_gpu and torch_cuda:
         home = find_cuda_home(torch_cuda)

@@ -19,6 +19,11 @@ from d2pd.doctor.finding import Finding, Status
 PIP = f"{shlex.quote(sys.executable)} -m pip"
 ROOT = Path(d2pd.__file__).resolve().parent.parent
 REQUIREMENTS = ROOT / "requirements.txt"
+INSTALL_ALL = f"{PIP} install -r {shlex.quote(str(REQUIREMENTS))}"
+REINSTALL_TORCH = f"{PIP} install --force-reinstall torch torchvision"
+FEW = 3
+"""Up to this many wrong packages get a finding each."""
+
 OPENCV_PACKAGES = (
     "opencv-python",
     "opencv-python-headless",
@@ -108,11 +113,20 @@ def requirement_lines() -> list[str]:
 
 
 def check_requirements() -> Iterator[Finding]:
-    """Find every requirement that is missing or too old; one finding where there is none."""
+    """Find every requirement that is missing or too old; one finding where there is none.
+
+    Many of them make one finding, with the line that installs all.
+    """
     wrong = list(_wrong_requirements())
-    yield from wrong
     if not wrong:
         yield Finding("packages", "ok", "every requirement is installed")
+    for status in ("broken", "note"):
+        alike = [finding for finding in wrong if finding.status == status]
+        if len(alike) > FEW and REQUIREMENTS.is_file():
+            names = ", ".join(finding.topic for finding in alike)
+            yield Finding("packages", status, f"missing or too old: {names}", INSTALL_ALL)
+        else:
+            yield from alike
 
 
 def _wrong_requirements() -> Iterator[Finding]:
@@ -138,18 +152,20 @@ def _satisfies(version: str, requirement: str) -> bool:
     return Requirement(requirement).specifier.contains(version, prereleases=True)
 
 
-def check_torchvision(torch_version: str) -> Finding:
-    """Look whether torchvision's C++ operators (NMS, RoIAlign) load."""
+def check_torchvision(torch_version: str) -> Iterator[Finding]:
+    """Look whether torchvision's C++ operators (NMS, RoIAlign) load, where it is installed."""
+    version = installed_version("torchvision")
     try:
-        return Finding("torchvision", "ok", f"{probe('torchvision')['version']}, operators load")
+        yield Finding("torchvision", "ok", f"{probe('torchvision')['version']}, operators load")
     except ProbeError as error:
-        return Finding(
-            "torchvision",
-            "broken",
-            f"{installed_version('torchvision') or 'not installed'} beside torch {torch_version}: "
-            f"its operators do not load ({error}); both must come from one place",
-            f"{PIP} install --force-reinstall torch torchvision",
-        )
+        if version is not None:  # otherwise it is among the missing requirements
+            yield Finding(
+                "torchvision",
+                "broken",
+                f"{version} beside torch {torch_version}: its operators do not load ({error}); "
+                "both must come from one place",
+                REINSTALL_TORCH,
+            )
 
 
 def check_opencv() -> Iterator[Finding]:
