@@ -6,6 +6,7 @@ takes plain arguments.
 
 import argparse
 import difflib
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,10 @@ import yaml
 
 from d2pd.d2 import CfgNode, default_argument_parser, get_cfg
 from d2pd.errors import ConfigError, MissingFileError
+
+logger = logging.getLogger(__name__)
+
+SEED = 42
 
 REGISTER_DEFAULTS: dict[str, Any] = {
     "FORMAT": "",  # kaist | coco | csv | synthetic
@@ -30,11 +35,7 @@ REGISTER_DEFAULTS: dict[str, Any] = {
 
 ALLOWED_VALUES: dict[str, tuple[str, ...]] = {
     "SOLVER.OPTIMIZER": ("SGD", "Adam", "AdamW"),
-    "SOLVER.LR_SCHEDULER_NAME": (
-        "WarmupMultiStepLR",
-        "WarmupCosineLR",
-        "WarmupStepWithFixedGammaLR",
-    ),
+    "SOLVER.LR_SCHEDULER_NAME": ("WarmupMultiStepLR", "WarmupCosineLR"),
     "INPUT.MODALITY": ("visible", "lwir"),
     "INPUT.FORMAT": ("BGR", "RGB"),
     "INPUT.RANDOM_FLIP": ("horizontal", "vertical", "none"),
@@ -51,7 +52,7 @@ HONOURED: dict[str, str] = {
     "MIN_SIZE_TRAIN_SAMPLING MODALITY RANDOM_FLIP",
     "INPUT.CROP.": "ENABLED SIZE TYPE",
     "SOLVER.": "BASE_LR BASE_LR_END BIAS_LR_FACTOR CHECKPOINT_PERIOD GAMMA IMS_PER_BATCH "
-    "LR_SCHEDULER_NAME MAX_ITER MOMENTUM NESTEROV NUM_DECAYS OPTIMIZER RESCALE_INTERVAL STEPS "
+    "LR_SCHEDULER_NAME MAX_ITER MOMENTUM NESTEROV OPTIMIZER RESCALE_INTERVAL STEPS "
     "WARMUP_FACTOR WARMUP_ITERS WARMUP_METHOD WEIGHT_DECAY WEIGHT_DECAY_BIAS WEIGHT_DECAY_NORM",
     "SOLVER.CLIP_GRADIENTS.": "CLIP_TYPE CLIP_VALUE ENABLED NORM_TYPE",
     "TEST.": "DETECTIONS_PER_IMAGE EVAL_PERIOD EXPECTED_RESULTS",
@@ -85,7 +86,7 @@ def add_d2pd_config(cfg: CfgNode) -> None:
     Args:
         cfg: What ``get_cfg()`` returned, of either engine.
     """
-    cfg.SEED = 42
+    cfg.SEED = SEED
     cfg.MODEL.DEVICE = "auto"  # auto | cpu | cuda | cuda:N; auto takes a GPU where there is one
     cfg.DATASETS.ROOT = ""  # empty: $D2PD_DATASETS, else the folder "datasets"
     cfg.DATASETS.REGISTER = CfgNode(new_allowed=True)
@@ -128,6 +129,10 @@ def load_config(config_file: str | Path = "", opts: Sequence[str] = ()) -> CfgNo
         _merge_file(cfg, Path(config_file))
     _complete_register(cfg, opts)
     _merge_opts(cfg, list(opts))
+    if cfg.SEED < 0:
+        # What Detectron2's own configs hold: draw one. Such a run could not be resumed exactly.
+        logger.warning("SEED %d is replaced by %d: a run needs one to resume", cfg.SEED, SEED)
+        cfg.SEED = SEED
     check_config(cfg)
     return cfg
 
@@ -232,6 +237,12 @@ def check_config(cfg: CfgNode) -> None:
     for key in ("SOLVER.IMS_PER_BATCH", "SOLVER.MAX_ITER", "SOLVER.CHECKPOINT_PERIOD"):
         if lookup(cfg, key) < 1:
             raise ConfigError(f"{key} is {lookup(cfg, key)}; it must be at least 1")
+    solver = cfg.SOLVER
+    if solver.LR_SCHEDULER_NAME == "WarmupCosineLR" and solver.WARMUP_ITERS >= solver.MAX_ITER:
+        raise ConfigError(
+            f"SOLVER.WARMUP_ITERS {solver.WARMUP_ITERS} leaves nothing of SOLVER.MAX_ITER "
+            f"{solver.MAX_ITER}: the rate would stay near 0; lower SOLVER.WARMUP_ITERS"
+        )
     if cfg.DATASETS.MIN_BOX_SIZE < 0:
         raise ConfigError(f"DATASETS.MIN_BOX_SIZE is {cfg.DATASETS.MIN_BOX_SIZE}; at least 0 px")
     honoured = {group + name for group, names in HONOURED.items() for name in names.split()}

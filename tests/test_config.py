@@ -66,10 +66,11 @@ def test_dumped_configuration_loads_to_the_same_values(tmp_path):
     )
 
 
-def test_dumped_detectron2_configuration_merges(tmp_path):
+def test_dumped_detectron2_configuration_merges_and_gets_a_seed(tmp_path, caplog):
     (tmp_path / "config.yaml").write_text(get_cfg().dump())
     cfg = load_config(tmp_path / "config.yaml")
-    assert cfg.MODEL.DEVICE == "cuda"
+    assert (cfg.MODEL.DEVICE, cfg.SEED) == ("cuda", 42)
+    assert "SEED -1 is replaced by 42" in caplog.text
 
 
 def test_keys_of_a_dataset_are_overridden_from_the_command_line():
@@ -112,6 +113,10 @@ def write(path: Path, text: str) -> Path:
             "DATASETS.REGISTER.a.CLASSES: expected a list, got 'person'",
         ),
         ("SOLVER: {OPTIMIZER: Lion}\n", "SOLVER.OPTIMIZER is 'Lion'; allowed: SGD, Adam, AdamW"),
+        (
+            "SOLVER: {LR_SCHEDULER_NAME: WarmupCosineLR, MAX_ITER: 10}\n",
+            "SOLVER.WARMUP_ITERS 1000 leaves nothing of SOLVER.MAX_ITER 10",
+        ),
         ("SOLVER: {MAX_ITER: 0}\n", "SOLVER.MAX_ITER is 0; it must be at least 1"),
         (
             "TEST: {AUG: {ENABLED: true}}\n",

@@ -6,7 +6,6 @@ from itertools import islice
 from typing import Any
 
 import cv2
-import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
 from d2pd.d2 import BoxMode, CfgNode, DatasetCatalog, MetadataCatalog, comm
@@ -135,7 +134,7 @@ def build_train_dataset(cfg: CfgNode) -> MappedRecords:
         image_format=cfg.INPUT.FORMAT,
         transforms=build_augmentation(cfg, is_train=True),
         is_train=True,
-        seed=loader_seed(cfg),
+        seed=cfg.SEED,
     )
     return MappedRecords(load_train_records(cfg), mapper)
 
@@ -213,13 +212,6 @@ def first_samples(cfg: CfgNode, count: int, start_iter: int = 0) -> list[Sample]
     start = start_iter * cfg.SOLVER.IMS_PER_BATCH
     sampler = TrainingSampler(len(dataset), dataset.mapper.seed, start=start)
     return [dataset[item] for item in islice(sampler, count)]
-
-
-def loader_seed(cfg: CfgNode) -> int:
-    """Return ``cfg.SEED``, or where that is negative a number drawn once for all processes."""
-    if cfg.SEED >= 0:
-        return int(cfg.SEED)
-    return int(comm.all_gather(int(np.random.SeedSequence().generate_state(1)[0]))[0])
 
 
 def _as_xyxy(record: Record) -> Record:

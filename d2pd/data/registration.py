@@ -10,7 +10,7 @@ from typing import Any
 from d2pd.config import REGISTER_DEFAULTS
 from d2pd.d2 import CfgNode, DatasetCatalog, MetadataCatalog
 from d2pd.data.annotations.labels import PathLike, Record
-from d2pd.data.cleaning import clean_records
+from d2pd.data.cleaning import CleaningReport, clean_records
 from d2pd.data.dataset_source import FORMATS, KAIST_CLASSES, DatasetSource
 from d2pd.data.drawn_on_first_use import DrawingSize, drawing_conflict
 from d2pd.errors import ConfigError, UserError
@@ -38,15 +38,23 @@ class RegisteredDataset:
         Raises:
             UserError: If the labels cannot be read; the message names file and row.
         """
-        labels = self.source.read(self.source.images)
-        records, report = clean_records(labels.records, min_size=self.source.min_box_size)
+        records, report = self.read()
         if not self._is_logged:
             for line in report.summary().splitlines():
                 logger.info("%s: %s", self.name, line)
             self._is_logged = True
+        return records
+
+    def read(self) -> tuple[list[Record], CleaningReport]:
+        """Give the records and what cleaning did to them, without a word in the log.
+
+        Raises:
+            UserError: If the labels cannot be read; the message names file and row.
+        """
+        labels = self.source.read(self.source.images)
         if MetadataCatalog.get(self.name).get("thing_classes") != list(labels.class_names):
             _describe(self.name, self.source, labels.class_names)
-        return records
+        return clean_records(labels.records, min_size=self.source.min_box_size)
 
 
 def register_kaist(
@@ -182,7 +190,7 @@ def unreadable_labels(names: Sequence[str]) -> list[str]:
         if source is None or source.drawing is not None:
             continue
         try:
-            DatasetCatalog.get(name)
+            RegisteredDataset(name, source).read()
         except UserError as error:
             problems.append(str(error))
     return list(dict.fromkeys(problems))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from d2pd.config import load_config
-from d2pd.d2 import CfgNode, DatasetCatalog, MetadataCatalog, default_setup
+from d2pd.d2 import CfgNode, DatasetCatalog, MetadataCatalog, default_setup, setup_logger
 from d2pd.data.loader import first_samples
 from d2pd.data.registration import register_from_config
 from d2pd.reporting.curves import draw_curves
@@ -34,16 +34,17 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
         UserError: For all that the user can mend; before training, with everything that is
             missing listed. After it, if a result is not what ``TEST.EXPECTED_RESULTS`` expects.
     """
-    cfg = load_config(args.config_file, args.opts)
-    return run(cfg, args)
+    return run(load_config(args.config_file, args.opts), args)
 
 
 def run(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any]:
     """As ``main``, from a configuration that is loaded already."""
+    setup_logger(name="d2pd")
     register_from_config(cfg)
     check_run(cfg, resume=args.resume, eval_only=args.eval_only)
     cfg.freeze()
     default_setup(cfg, args)
+    setup_logger(cfg.OUTPUT_DIR, name="d2pd", configure_stdout=False)
     results = _evaluate(cfg, args) if args.eval_only else _train(cfg, args)
     for what, path in write_pictures(cfg).items():
         logger.info("%s: %s", what, path)

@@ -15,7 +15,6 @@ from d2pd.data.loader import (
     build_train_loader,
     first_samples,
     load_records,
-    loader_seed,
 )
 from d2pd.errors import AnnotationError, ConfigError
 
@@ -153,14 +152,6 @@ def test_boxes_registered_as_xywh_are_converted(cfg):
         assert xywh[0]["annotations"][0]["bbox"] == [4, 5, 16, 25]
     finally:
         DatasetCatalog.remove("loader_xywh")
-
-
-def test_negative_seed_is_drawn_anew(cfg):
-    assert loader_seed(cfg) == 42
-    cfg.SEED = -1
-    drawn = {loader_seed(cfg) for _ in range(4)}
-    assert len(drawn) == 4
-    assert min(drawn) >= 0
 
 
 def test_nothing_to_train_on_is_an_error(cfg):
