@@ -185,6 +185,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         momentum=solver.MOMENTUM,
         nesterov=solver.NESTEROV,
         weight_decay=solver.WEIGHT_DECAY,
+        foreach=True,  # stands in the checkpoint, as Detectron2's does
     )
     return maybe_add_gradient_clipping(cfg, optimizer)
 

@@ -1,0 +1,272 @@
+"""Numbers of a tiny Faster R-CNN whose parameters and images follow from formulas.
+
+Nothing is drawn at random except where a test says so, hence every number is a property of the
+engine. Tolerances allow for other builds of torch, not for other arithmetic.
+"""
+
+import math
+import zlib
+from typing import Any
+
+import pytest
+import torch
+from contract_recording import Contract
+from contract_toys import with_model
+from torch import Tensor, nn
+
+from d2pd.d2 import Boxes, CfgNode, EventStorage, Instances, build_model, get_event_storage
+
+TINY = {
+    "MODEL.RESNETS.DEPTH": 50,
+    "MODEL.RESNETS.STEM_OUT_CHANNELS": 8,
+    "MODEL.RESNETS.RES2_OUT_CHANNELS": 16,
+    "MODEL.RESNETS.WIDTH_PER_GROUP": 4,
+    "MODEL.FPN.OUT_CHANNELS": 8,
+    "MODEL.ROI_BOX_HEAD.FC_DIM": 16,
+    "MODEL.ANCHOR_GENERATOR.SIZES": [[8], [16], [32], [64], [128]],
+    "MODEL.RPN.PRE_NMS_TOPK_TRAIN": 60,
+    "MODEL.RPN.POST_NMS_TOPK_TRAIN": 40,
+    "MODEL.RPN.PRE_NMS_TOPK_TEST": 60,
+    "MODEL.RPN.POST_NMS_TOPK_TEST": 30,
+    "TEST.DETECTIONS_PER_IMAGE": 10,
+}
+
+# Enough places for all anchors and all proposals, so that none is drawn.
+ALL_SAMPLED = {
+    "MODEL.RPN.BATCH_SIZE_PER_IMAGE": 100_000,
+    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 1_000,
+}
+
+
+def waves(count: int, key: str) -> Tensor:
+    """Return numbers in [-1, 1] that depend on the position and a name alone."""
+    phase = zlib.crc32(key.encode()) % 1000
+    return torch.sin(torch.arange(1, count + 1, dtype=torch.float64) * 12.9898 + phase)
+
+
+def fill(model: nn.Module) -> None:
+    """Set all parameters and buffers of a model by formula."""
+    with torch.no_grad():
+        for name, value in model.state_dict().items():
+            if not value.is_floating_point():
+                continue
+            numbers = waves(value.numel(), name).reshape(value.shape)
+            if value.dim() > 1:
+                fan_in = value[0].numel()
+                numbers = numbers * math.sqrt(3.0 / fan_in)
+            elif name.endswith("running_var"):
+                numbers = 1 + 0.2 * numbers
+            elif name.endswith("norm.weight"):
+                numbers = 0.8 + 0.1 * numbers
+            else:
+                numbers = 0.05 * numbers
+            value.copy_(numbers)
+
+
+def tiny(cfg: CfgNode, **settings: Any) -> nn.Module:
+    model = build_model(with_model(cfg, {**TINY, **settings}))
+    fill(model)
+    return model
+
+
+def image(height: int, width: int, key: str) -> Tensor:
+    """Return a smooth uint8 picture, (3, H, W)."""
+    rows = torch.linspace(0, 3, height, dtype=torch.float64)[:, None]
+    columns = torch.linspace(0, 5, width, dtype=torch.float64)
+    phase = zlib.crc32(key.encode()) % 7
+    layers = [torch.sin(rows * (c + 1) + phase) * torch.cos(columns * (c + 2)) for c in range(3)]
+    return (127.5 + 127 * torch.stack(layers)).round().to(torch.uint8)
+
+
+def inputs(*, labels: bool = True) -> list[dict[str, Any]]:
+    """Return two images of different sizes, the second one without an object."""
+    first = {"image": image(60, 90, "a"), "height": 120, "width": 180}
+    second = {"image": image(64, 50, "b"), "height": 64, "width": 50}
+    if labels:
+        first["instances"] = Instances(
+            (60, 90),
+            gt_boxes=Boxes(
+                [[10.0, 8.0, 34.0, 50.0], [40.0, 20.0, 85.0, 58.0], [5.0, 5.0, 13.0, 14.0]]
+            ),
+            gt_classes=torch.tensor([0, 1, 0]),
+        )
+        second["instances"] = Instances(
+            (64, 50), gt_boxes=Boxes([]), gt_classes=torch.zeros(0, dtype=torch.int64)
+        )
+    return [first, second]
+
+
+def summary(value: Tensor) -> dict[str, Any]:
+    """Return shape, mean, mean size and some numbers of a tensor."""
+    flat = value.detach().double().flatten()
+    picked = flat[:: max(len(flat) // 5, 1)][:6]
+    return {
+        "shape": list(value.shape),
+        "mean": float(flat.mean()),
+        "mean size": float(flat.abs().mean()),
+        "some": picked,
+    }
+
+
+def test_anchors(contract: Contract, cfg: CfgNode) -> None:
+    model = tiny(cfg)
+    generator = model.proposal_generator.anchor_generator
+    sizes = ((16, 24), (8, 12), (4, 6), (2, 3), (1, 2))
+    found = generator([torch.zeros(1, 8, *size) for size in sizes])
+    # Ratio 1, first cell of p2: centred on the corner, not rounded.
+    assert found[0].tensor[1].tolist() == [-4.0, -4.0, 4.0, 4.0]
+    assert [len(each) for each in found] == [3 * height * width for height, width in sizes]
+    contract(
+        {
+            "counts": [len(each) for each in found],
+            "first": [each.tensor[:4] for each in found],
+            "last": [each.tensor[-1] for each in found],
+            "in all": generator.num_anchors,
+        },
+        rtol=1e-6,
+        atol=1e-4,
+    )
+
+
+def test_images_become_one_batch(contract: Contract, cfg: CfgNode) -> None:
+    model = tiny(cfg)
+    batch = model.preprocess_image(inputs(labels=False))
+    assert batch.tensor.shape == (2, 3, 64, 96)
+    mean = torch.tensor(cfg.MODEL.PIXEL_MEAN)
+    first_pixel = image(60, 90, "a")[:, 0, 0] - mean
+    torch.testing.assert_close(batch.tensor[0, :, 0, 0], first_pixel)
+    contract({"sizes": batch.image_sizes, "batch": summary(batch.tensor)}, rtol=1e-5)
+
+
+@pytest.mark.parametrize("norm", ["FrozenBN", "BN", "GN"])
+@pytest.mark.parametrize("stride", ["1x1", "3x3"])
+def test_features(contract: Contract, cfg: CfgNode, norm: str, stride: str) -> None:
+    # Four channels do not divide by the 32 groups of a group norm.
+    wide = {
+        "MODEL.RESNETS.STEM_OUT_CHANNELS": 32,
+        "MODEL.RESNETS.WIDTH_PER_GROUP": 32,
+        "MODEL.RESNETS.RES2_OUT_CHANNELS": 32,
+    }
+    model = tiny(
+        cfg,
+        **{"MODEL.RESNETS.NORM": norm, "MODEL.RESNETS.STRIDE_IN_1X1": stride == "1x1"},
+        **(wide if norm == "GN" else {}),
+    ).eval()
+    with torch.no_grad():
+        features = model.backbone(model.preprocess_image(inputs()).tensor)
+    assert list(features) == ["p2", "p3", "p4", "p5", "p6"]
+    assert all(torch.isfinite(each).all() and each.abs().max() > 0 for each in features.values())
+    contract({name: summary(each) for name, each in features.items()}, rtol=1e-3, atol=1e-3)
+
+
+def test_proposals(contract: Contract, cfg: CfgNode) -> None:
+    model = tiny(cfg).eval()
+    with torch.no_grad():
+        images = model.preprocess_image(inputs(labels=False))
+        proposals, losses = model.proposal_generator(images, model.backbone(images.tensor), None)
+    assert losses == {}
+    for each, size in zip(proposals, images.image_sizes, strict=True):
+        assert len(each) <= 30
+        assert each.image_size == size
+        assert each.objectness_logits.diff().max() <= 0
+        assert bool(each.proposal_boxes.inside_box(size, 1e-3).all())
+    contract(
+        {
+            "fields": list(proposals[0].get_fields()),
+            "counts": [len(each) for each in proposals],
+            "logits": [each.objectness_logits[:8] for each in proposals],
+            "boxes": [each.proposal_boxes.tensor[:8] for each in proposals],
+        },
+        rtol=1e-3,
+        atol=1e-2,
+    )
+
+
+def test_detections(contract: Contract, cfg: CfgNode) -> None:
+    model = tiny(cfg).eval()
+    with torch.no_grad():
+        scaled = [each["instances"] for each in model(inputs(labels=False))]
+        raw = model.inference(inputs(labels=False), do_postprocess=False)
+    # The first picture is twice as large as what the network gets.
+    torch.testing.assert_close(scaled[0].pred_boxes.tensor, raw[0].pred_boxes.tensor * 2)
+    assert scaled[0].image_size == (120, 180)
+    for each in scaled:
+        assert each.scores.diff().max() <= 0
+        assert each.scores.min() > 0.05
+    contract(
+        {
+            "fields": list(scaled[0].get_fields()),
+            "counts": [len(each) for each in scaled],
+            "boxes": [each.pred_boxes.tensor[:6] for each in scaled],
+            "scores": [each.scores[:6] for each in scaled],
+            "classes": [each.pred_classes[:6] for each in scaled],
+        },
+        rtol=1e-3,
+        atol=1e-2,
+    )
+
+
+def losses_of(model: nn.Module) -> tuple[dict[str, Any], EventStorage]:
+    with EventStorage() as storage:
+        losses = model.train()(inputs())
+        sum(losses.values()).backward()
+        get_event_storage()
+    return losses, storage
+
+
+def observed_training(model: nn.Module) -> dict[str, Any]:
+    losses, storage = losses_of(model)
+    gradients = {
+        name: float(each.grad.double().norm())
+        for name, each in model.named_parameters()
+        if each.grad is not None
+    }
+    chosen = [name for name in gradients if not name.startswith("backbone.bottom_up")]
+    chosen += [name for name in gradients if "res5.0" in name]
+    return {
+        "losses": {name: float(each.detach()) for name, each in losses.items()},
+        "scalars": {name: value for name, (value, _) in storage.latest().items()},
+        "gradients": {name: gradients[name] for name in chosen},
+        "number of gradients": len(gradients),
+    }
+
+
+def test_losses_and_gradients(contract: Contract, cfg: CfgNode) -> None:
+    observed = observed_training(tiny(cfg, **ALL_SAMPLED))
+    assert set(observed["losses"]) == {"loss_rpn_cls", "loss_rpn_loc", "loss_cls", "loss_box_reg"}
+    assert all(math.isfinite(value) and value > 0 for value in observed["losses"].values())
+    contract(observed, rtol=1e-3, atol=1e-6)
+
+
+def test_losses_of_drawn_samples(contract: Contract, cfg: CfgNode) -> None:
+    """Anchors and proposals are drawn with the same calls of the generator."""
+    settings = {"MODEL.RPN.BATCH_SIZE_PER_IMAGE": 32, "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 16}
+    model = tiny(cfg, **settings)
+    torch.manual_seed(5)
+    observed = observed_training(model)
+    scalars = observed["scalars"]
+    assert scalars["rpn/num_pos_anchors"] + scalars["rpn/num_neg_anchors"] == 32
+    # The second image has fewer proposals than places.
+    assert scalars["roi_head/num_fg_samples"] + scalars["roi_head/num_bg_samples"] <= 16
+    contract({"losses": observed["losses"], "scalars": scalars}, rtol=1e-3, atol=1e-6)
+
+
+def test_smooth_losses_and_other_kinds(contract: Contract, cfg: CfgNode) -> None:
+    observed = {}
+    kinds = {
+        "smooth": {"MODEL.RPN.SMOOTH_L1_BETA": 0.5, "MODEL.ROI_BOX_HEAD.SMOOTH_L1_BETA": 0.5},
+        "giou": {
+            "MODEL.RPN.BBOX_REG_LOSS_TYPE": "giou",
+            "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE": "giou",
+        },
+        "weighted": {
+            "MODEL.RPN.LOSS_WEIGHT": 2.0,
+            "MODEL.RPN.BBOX_REG_LOSS_WEIGHT": 3.0,
+            "MODEL.ROI_BOX_HEAD.BBOX_REG_LOSS_WEIGHT": 5.0,
+        },
+        "agnostic": {"MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": True},
+    }
+    for name, settings in kinds.items():
+        losses, _ = losses_of(tiny(cfg.clone(), **ALL_SAMPLED, **settings))
+        observed[name] = {key: float(value.detach()) for key, value in losses.items()}
+    contract(observed, rtol=1e-3, atol=1e-6)
