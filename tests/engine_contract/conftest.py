@@ -1,6 +1,7 @@
 """The fixture through which a test of the contract compares itself with Detectron2."""
 
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,7 +25,7 @@ def contract(request: pytest.FixtureRequest) -> Contract:
     """Call it with the observation of the test."""
     plugins = request.config.pluginmanager.get_plugins()
     recorder = next((each for each in plugins if isinstance(each, Recorder)), None)
-    name = request.node.name.removeprefix("test_").replace("[", "_").replace("]", "")
+    name = re.sub(r"[^\w.-]+", "-", request.node.name.removeprefix("test_")).strip("-")
     return Contract(name, ENGINE, recorder)
 
 

@@ -24,8 +24,8 @@ TINY = {
     "MODEL.FPN.OUT_CHANNELS": 8,
     "MODEL.ROI_BOX_HEAD.FC_DIM": 16,
     "MODEL.ANCHOR_GENERATOR.SIZES": [[8], [16], [32], [64], [128]],
-    "MODEL.RPN.PRE_NMS_TOPK_TRAIN": 60,
-    "MODEL.RPN.POST_NMS_TOPK_TRAIN": 40,
+    "MODEL.RPN.PRE_NMS_TOPK_TRAIN": 300,
+    "MODEL.RPN.POST_NMS_TOPK_TRAIN": 200,
     "MODEL.RPN.PRE_NMS_TOPK_TEST": 60,
     "MODEL.RPN.POST_NMS_TOPK_TEST": 30,
     "TEST.DETECTIONS_PER_IMAGE": 10,
@@ -44,6 +44,10 @@ def waves(count: int, key: str) -> Tensor:
     return torch.sin(torch.arange(1, count + 1, dtype=torch.float64) * 12.9898 + phase)
 
 
+# Boxes that stay near their anchors, and scores that are not 0 or 1.
+SMALL = {"anchor_deltas": 0.03, "objectness_logits": 0.2, "bbox_pred": 0.2, "cls_score": 2.0}
+
+
 def fill(model: nn.Module) -> None:
     """Set all parameters and buffers of a model by formula."""
     with torch.no_grad():
@@ -52,8 +56,8 @@ def fill(model: nn.Module) -> None:
                 continue
             numbers = waves(value.numel(), name).reshape(value.shape)
             if value.dim() > 1:
-                fan_in = value[0].numel()
-                numbers = numbers * math.sqrt(3.0 / fan_in)
+                numbers = numbers * math.sqrt(3.0 / value[0].numel())
+                numbers = numbers * next((SMALL[key] for key in SMALL if key in name), 1.0)
             elif name.endswith("running_var"):
                 numbers = 1 + 0.2 * numbers
             elif name.endswith("norm.weight"):
@@ -83,12 +87,17 @@ def inputs(*, labels: bool = True) -> list[dict[str, Any]]:
     first = {"image": image(60, 90, "a"), "height": 120, "width": 180}
     second = {"image": image(64, 50, "b"), "height": 64, "width": 50}
     if labels:
+        corners = [
+            [10, 8, 26, 40],
+            [40, 20, 72, 52],
+            [5, 5, 13, 13],
+            [60, 4, 76, 20],
+            [0, 0, 64, 60],
+        ]
         first["instances"] = Instances(
             (60, 90),
-            gt_boxes=Boxes(
-                [[10.0, 8.0, 34.0, 50.0], [40.0, 20.0, 85.0, 58.0], [5.0, 5.0, 13.0, 14.0]]
-            ),
-            gt_classes=torch.tensor([0, 1, 0]),
+            gt_boxes=Boxes(torch.tensor(corners)),
+            gt_classes=torch.tensor([0, 1, 0, 1, 0]),
         )
         second["instances"] = Instances(
             (64, 50), gt_boxes=Boxes([]), gt_classes=torch.zeros(0, dtype=torch.int64)
@@ -200,6 +209,7 @@ def test_detections(contract: Contract, cfg: CfgNode) -> None:
             "boxes": [each.pred_boxes.tensor[:6] for each in scaled],
             "scores": [each.scores[:6] for each in scaled],
             "classes": [each.pred_classes[:6] for each in scaled],
+            "of each class": [each.pred_classes.bincount(minlength=2) for each in scaled],
         },
         rtol=1e-3,
         atol=1e-2,
