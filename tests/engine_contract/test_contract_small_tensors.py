@@ -28,7 +28,7 @@ TINY = {
     "MODEL.RPN.POST_NMS_TOPK_TRAIN": 200,
     "MODEL.RPN.PRE_NMS_TOPK_TEST": 60,
     "MODEL.RPN.POST_NMS_TOPK_TEST": 30,
-    "TEST.DETECTIONS_PER_IMAGE": 10,
+    "TEST.DETECTIONS_PER_IMAGE": 60,
 }
 
 # Enough places for all anchors and all proposals, so that none is drawn.
