@@ -191,6 +191,21 @@ def test_proposals(contract: Contract, cfg: CfgNode) -> None:
     )
 
 
+def test_predictions_of_huge_boxes(contract: Contract, cfg: CfgNode) -> None:
+    """A predicted growth ends at 1000 / 16, before it overflows."""
+    model = tiny(cfg, **{"MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": True}).eval()
+    predictor = model.roi_heads.box_predictor
+    proposals = Instances(
+        (4000, 4000), proposal_boxes=Boxes([[1000.0, 1000.0, 1010.0, 1020.0]] * 3)
+    )
+    # In units of a fifth: no growth, twofold, without end.
+    deltas = torch.tensor([[0.0] * 4, [0, 0, 5 * math.log(2), 0], [0, 0, 500, 500]])
+    boxes = predictor.predict_boxes((torch.zeros(3, 3), deltas), [proposals])[0]
+    widths = (boxes[:, 2] - boxes[:, 0]).tolist()
+    assert widths == pytest.approx([10, 20, 10 * 1000 / 16])
+    contract({"boxes": boxes}, rtol=1e-5)
+
+
 def test_detections(contract: Contract, cfg: CfgNode) -> None:
     model = tiny(cfg).eval()
     with torch.no_grad():

@@ -10,6 +10,7 @@ from torch import nn
 
 from d2pd.d2 import (
     CfgNode,
+    DefaultTrainer,
     build_lr_scheduler,
     get_default_optimizer_params,
     maybe_add_gradient_clipping,
@@ -140,17 +141,21 @@ class Net(nn.Module):
         self.scale = nn.Parameter(torch.ones(1))
 
 
-def groups_of(**arguments: Any) -> list[dict[str, Any]]:
-    """Return the groups, with names for parameters."""
-    net = Net()
+def with_names(groups: list[dict[str, Any]], net: nn.Module) -> list[dict[str, Any]]:
+    """Put the names of parameters in their place."""
     names = {id(parameter): name for name, parameter in net.named_parameters()}
     return [
         {
             key: [names[id(each)] for each in value] if key == "params" else value
             for key, value in sorted(group.items())
         }
-        for group in get_default_optimizer_params(net, **arguments)
+        for group in groups
     ]
+
+
+def groups_of(**arguments: Any) -> list[dict[str, Any]]:
+    net = Net()
+    return with_names(get_default_optimizer_params(net, **arguments), net)
 
 
 GROUPS: dict[str, dict[str, Any]] = {
@@ -198,6 +203,37 @@ def test_groups_that_are_refused(contract: Contract) -> None:
     without_rate = raised(groups_of, lr_factor_func=lambda name: 1.0)
     assert without_rate != "returned"
     contract(observed)
+
+
+def test_the_default_optimizer(contract: Contract, cfg: CfgNode) -> None:
+    settings = {
+        "BASE_LR": 0.5,
+        "MOMENTUM": 0.8,
+        "NESTEROV": True,
+        "WEIGHT_DECAY": 0.01,
+        "WEIGHT_DECAY_NORM": 0.02,
+        "WEIGHT_DECAY_BIAS": 0.03,
+        "BIAS_LR_FACTOR": 2.0,
+    }
+    for name, value in settings.items():
+        cfg.SOLVER[name] = value
+    net = Net()
+    optimizer = DefaultTrainer.build_optimizer(cfg, net)
+    kept = ("lr", "momentum", "nesterov", "weight_decay", "params")
+    groups = [{name: group[name] for name in kept} for group in optimizer.param_groups]
+    rates = {each: group["lr"] for group in with_names(groups, net) for each in group["params"]}
+    assert rates["conv.bias"] == 1.0
+    assert rates["conv.weight"] == 0.5
+    cfg.SOLVER.CLIP_GRADIENTS.ENABLED = True
+    clipping = type(DefaultTrainer.build_optimizer(cfg, net)).__name__
+    contract(
+        {
+            "class": type(optimizer).__name__,
+            "groups": with_names(groups, net),
+            "defaults": {name: optimizer.defaults[name] for name in kept[:4]},
+            "clipping": clipping,
+        }
+    )
 
 
 CLIPS: dict[str, dict[str, Any]] = {
