@@ -168,8 +168,10 @@ def test_features(contract: Contract, cfg: CfgNode, norm: str, stride: str) -> N
     contract({name: summary(each) for name, each in features.items()}, rtol=1e-3, atol=1e-3)
 
 
-def test_proposals(contract: Contract, cfg: CfgNode) -> None:
-    model = tiny(cfg).eval()
+@pytest.mark.parametrize("nms_thresh", [0.7, 0.2])
+def test_proposals(contract: Contract, cfg: CfgNode, nms_thresh: float) -> None:
+    """The low threshold shows that maps do not suppress each other's proposals."""
+    model = tiny(cfg, **{"MODEL.RPN.NMS_THRESH": nms_thresh}).eval()
     with torch.no_grad():
         images = model.preprocess_image(inputs(labels=False))
         proposals, losses = model.proposal_generator(images, model.backbone(images.tensor), None)
