@@ -171,13 +171,14 @@ def test_features(contract: Contract, cfg: CfgNode, norm: str, stride: str) -> N
 @pytest.mark.parametrize("nms_thresh", [0.7, 0.2])
 def test_proposals(contract: Contract, cfg: CfgNode, nms_thresh: float) -> None:
     """The low threshold shows that maps do not suppress each other's proposals."""
-    model = tiny(cfg, **{"MODEL.RPN.NMS_THRESH": nms_thresh}).eval()
+    settings = {"MODEL.RPN.NMS_THRESH": nms_thresh, "MODEL.RPN.POST_NMS_TOPK_TEST": 100}
+    model = tiny(cfg, **settings).eval()
     with torch.no_grad():
         images = model.preprocess_image(inputs(labels=False))
         proposals, losses = model.proposal_generator(images, model.backbone(images.tensor), None)
     assert losses == {}
     for each, size in zip(proposals, images.image_sizes, strict=True):
-        assert len(each) <= 30
+        assert len(each) <= 100
         assert each.image_size == size
         assert each.objectness_logits.diff().max() <= 0
         assert bool(each.proposal_boxes.inside_box(size, 1e-3).all())
@@ -185,7 +186,7 @@ def test_proposals(contract: Contract, cfg: CfgNode, nms_thresh: float) -> None:
         {
             "fields": list(proposals[0].get_fields()),
             "counts": [len(each) for each in proposals],
-            "logits": [each.objectness_logits[:8] for each in proposals],
+            "logits": [each.objectness_logits for each in proposals],
             "boxes": [each.proposal_boxes.tensor[:8] for each in proposals],
         },
         rtol=1e-3,
