@@ -243,6 +243,11 @@ def check_config(cfg: CfgNode) -> None:
             f"SOLVER.WARMUP_ITERS {solver.WARMUP_ITERS} leaves nothing of SOLVER.MAX_ITER "
             f"{solver.MAX_ITER}: the rate would stay near 0; lower SOLVER.WARMUP_ITERS"
         )
+    if solver.MAX_ITER in solver.STEPS:
+        raise ConfigError(
+            f"SOLVER.STEPS {list(solver.STEPS)} has MAX_ITER {solver.MAX_ITER} itself; a step there "
+            "would change nothing: leave it out"
+        )
     if cfg.DATASETS.MIN_BOX_SIZE < 0:
         raise ConfigError(f"DATASETS.MIN_BOX_SIZE is {cfg.DATASETS.MIN_BOX_SIZE}; at least 0 px")
     honoured = {group + name for group, names in HONOURED.items() for name in names.split()}

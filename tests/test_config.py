@@ -117,6 +117,7 @@ def write(path: Path, text: str) -> Path:
             "SOLVER: {LR_SCHEDULER_NAME: WarmupCosineLR, MAX_ITER: 10}\n",
             "SOLVER.WARMUP_ITERS 1000 leaves nothing of SOLVER.MAX_ITER 10",
         ),
+        ("SOLVER: {MAX_ITER: 9, STEPS: [3, 9]}\n", "SOLVER.STEPS [3, 9] has MAX_ITER 9 itself"),
         ("SOLVER: {MAX_ITER: 0}\n", "SOLVER.MAX_ITER is 0; it must be at least 1"),
         (
             "TEST: {AUG: {ENABLED: true}}\n",
