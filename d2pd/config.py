@@ -245,7 +245,7 @@ def check_config(cfg: CfgNode) -> None:
         )
     if solver.MAX_ITER in solver.STEPS:
         raise ConfigError(
-            f"SOLVER.STEPS {list(solver.STEPS)} has MAX_ITER {solver.MAX_ITER} itself; a step there "
+            f"SOLVER.STEPS {list(solver.STEPS)} has MAX_ITER {solver.MAX_ITER} itself; it "
             "would change nothing: leave it out"
         )
     if cfg.DATASETS.MIN_BOX_SIZE < 0:
