@@ -4,6 +4,7 @@ A person with a deadline wants to hear of the labels, the weights and the GPU at
 try.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -164,14 +165,19 @@ def _check_scratch(cfg: CfgNode) -> None:
 
 def _check_output(cfg: CfgNode, goes_on: bool) -> None:
     folder = Path(cfg.OUTPUT_DIR)
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"OUTPUT_DIR {folder} is a file; name a folder")
+    # The nearest folder that is there: what is not there yet would be made in it.
+    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not place.is_dir():
+        raise ConfigError(f"OUTPUT_DIR {folder} cannot be made: {place} is a file")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise ConfigError(f"OUTPUT_DIR {folder} cannot be written: no permission in {place}")
     traces = [
         "last_checkpoint",
         "metrics.json",
         *(path.name for path in folder.glob("model_*.pth")),
     ]
-    held = [name for name in traces if (folder / name).exists()]
+    # An empty one is of a run that ended before its first line.
+    held = [name for name in traces if (folder / name).is_file() and (folder / name).stat().st_size]
     if held and not goes_on:
         raise ConfigError(
             f"OUTPUT_DIR {folder} already holds a run ({held[0]}); --resume goes on with it, "

@@ -74,7 +74,7 @@ def test_everything_that_is_missing_is_listed_at_once(make_cfg, tmp_path, monkey
         (str(tmp_path / "none.csv"), "ANNOTATIONS of preflight", "D2PD_DATASETS"),
         (str(tmp_path / "nowhere"), "IMAGES of preflight", "D2PD_DATASETS"),
         (str(tmp_path / "none.pth"),),
-        (str(tmp_path / "labels.csv"), "is a file; name a folder"),
+        (str(tmp_path / "labels.csv"), "cannot be made:"),
     ]
     for line, parts in zip(lines, wanted, strict=True):
         for part in parts:
@@ -100,10 +100,20 @@ def test_frozen_random_layers_are_refused_with_the_keys_to_change(make_cfg, opts
 
 def test_folder_that_holds_a_run_is_taken_only_with_resume(make_cfg, tmp_path):
     (tmp_path / "output").mkdir()
-    (tmp_path / "output/model_0000009.pth").write_bytes(b"")
+    (tmp_path / "output/metrics.json").write_text("")
+    check_run(make_cfg())
+    (tmp_path / "output/model_0000009.pth").write_bytes(b"weights")
     _, lines = problems_of(make_cfg())
     assert "already holds a run (model_0000009.pth); --resume goes on with it" in lines[0]
     check_run(make_cfg(), resume=True)
+
+
+def test_folder_below_a_file_or_without_permission_is_refused(make_cfg, tmp_path, monkeypatch):
+    _, lines = problems_of(make_cfg("OUTPUT_DIR", str(tmp_path / "labels.csv/x/y")))
+    assert f"OUTPUT_DIR {tmp_path / 'labels.csv/x/y'} cannot be made: {tmp_path / 'lab" in lines[0]
+    monkeypatch.setattr(preflight.os, "access", lambda path, mode: False)
+    _, lines = problems_of(make_cfg("OUTPUT_DIR", str(tmp_path / "new/x")))
+    assert f"new/x cannot be written: no permission in {tmp_path}" in lines[0]
 
 
 def test_evaluation_needs_a_model(make_cfg):
