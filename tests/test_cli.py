@@ -64,6 +64,14 @@ def test_mistakes_end_in_one_line_and_exit_code_two(words, message):
     assert done.stderr.count("\n") == 1
 
 
+def test_output_folder_that_cannot_be_made_is_one_line(quick_opts):
+    config = "configs/quick/faster_rcnn_synthetic.yaml"
+    done = run("train_net.py", "--config-file", config, *quick_opts, "OUTPUT_DIR", "/proc/d2pd")
+    assert done.returncode == 2
+    assert done.stderr.startswith("d2pd: OUTPUT_DIR /proc/d2pd cannot be written: ")
+    assert done.stderr.count("\n") == 1
+
+
 def test_synth_then_show_draws_the_samples(tmp_path):
     words = ["synth", "--output", "drawn", "--train", "3", "--test", "2", "--seed", "5"]
     done = run("-m", "d2pd", *words, cwd=tmp_path)

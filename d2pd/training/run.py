@@ -10,6 +10,7 @@ from d2pd.config import load_config
 from d2pd.d2 import CfgNode, DatasetCatalog, MetadataCatalog, default_setup, setup_logger
 from d2pd.data.loader import first_samples
 from d2pd.data.registration import register_from_config
+from d2pd.errors import ConfigError
 from d2pd.reporting.curves import draw_curves
 from d2pd.reporting.gallery import draw_batch, draw_detections
 from d2pd.training.checkpoint import Checkpointer
@@ -43,7 +44,10 @@ def run(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any]:
     register_from_config(cfg)
     check_run(cfg, resume=args.resume, eval_only=args.eval_only)
     cfg.freeze()
-    default_setup(cfg, args)
+    try:
+        default_setup(cfg, args)
+    except OSError as error:
+        raise ConfigError(f"OUTPUT_DIR {cfg.OUTPUT_DIR} cannot be written: {error}") from error
     setup_logger(cfg.OUTPUT_DIR, name="d2pd", configure_stdout=False)
     results = _evaluate(cfg, args) if args.eval_only else _train(cfg, args)
     for what, path in write_pictures(cfg).items():

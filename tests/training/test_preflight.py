@@ -109,8 +109,9 @@ def test_folder_that_holds_a_run_is_taken_only_with_resume(make_cfg, tmp_path):
 
 
 def test_folder_below_a_file_or_without_permission_is_refused(make_cfg, tmp_path, monkeypatch):
-    _, lines = problems_of(make_cfg("OUTPUT_DIR", str(tmp_path / "labels.csv/x/y")))
-    assert f"OUTPUT_DIR {tmp_path / 'labels.csv/x/y'} cannot be made: {tmp_path / 'lab" in lines[0]
+    file = tmp_path / "labels.csv"
+    _, lines = problems_of(make_cfg("OUTPUT_DIR", f"{file}/x/y"))
+    assert f"OUTPUT_DIR {file}/x/y cannot be made: {file} is a file" in lines[0]
     monkeypatch.setattr(preflight.os, "access", lambda path, mode: False)
     _, lines = problems_of(make_cfg("OUTPUT_DIR", str(tmp_path / "new/x")))
     assert f"new/x cannot be written: no permission in {tmp_path}" in lines[0]
