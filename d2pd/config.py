@@ -5,14 +5,14 @@ takes plain arguments.
 """
 
 import argparse
-import difflib
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from d2pd.config_words import check_words, explain, flatten, lookup, one_line, unknown_key
 from d2pd.d2 import CfgNode, default_argument_parser, get_cfg
 from d2pd.errors import ConfigError, MissingFileError
 
@@ -41,6 +41,21 @@ ALLOWED_VALUES: dict[str, tuple[str, ...]] = {
     "INPUT.RANDOM_FLIP": ("horizontal", "vertical", "none"),
     "INPUT.MIN_SIZE_TRAIN_SAMPLING": ("choice", "range"),
     "DATALOADER.SAMPLER_TRAIN": ("TrainingSampler",),
+}
+
+LOWEST_VALUES: dict[str, int] = {
+    "SOLVER.IMS_PER_BATCH": 1,
+    "SOLVER.MAX_ITER": 1,
+    "SOLVER.CHECKPOINT_PERIOD": 1,
+    "SOLVER.BASE_LR": 0,
+    "SOLVER.MOMENTUM": 0,
+    "SOLVER.WEIGHT_DECAY": 0,
+    "SOLVER.WARMUP_ITERS": 0,
+    "DATALOADER.NUM_WORKERS": 0,
+    "DATASETS.MIN_BOX_SIZE": 0,
+    "DATASETS.SYNTHETIC.NUM_TRAIN": 1,
+    "DATASETS.SYNTHETIC.NUM_TEST": 1,
+    "DATASETS.SYNTHETIC.SEED": 0,
 }
 
 HONOURED: dict[str, str] = {
@@ -120,10 +135,7 @@ def load_config(config_file: str | Path = "", opts: Sequence[str] = ()) -> CfgNo
         ConfigError: If it is not YAML, is YAML that would run code, or has an unknown key, a
             value of the wrong type or one that is not allowed.
     """
-    if len(opts) % 2:
-        raise ConfigError(
-            f"overrides come in pairs, KEY VALUE: {opts[-1]!r} has no value ({len(opts)} words)"
-        )
+    check_words(opts)
     cfg = default_config()
     if config_file:
         _merge_file(cfg, Path(config_file))
@@ -149,15 +161,19 @@ def _merge_file(cfg: CfgNode, path: Path) -> None:
         tag = str(error.problem).replace("\n", " ")
         raise ConfigError(f"{path}: YAML that would run code is refused: {tag}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not YAML: {_one_line(error)}") from None
+        raise ConfigError(f"{path}: not YAML: {one_line(error)}") from None
     except FileNotFoundError as error:
         raise MissingFileError(f"{path}: its _BASE_ names {error.filename}: no such file") from None
+    except RecursionError:
+        raise ConfigError(f"{path}: its _BASE_ leads back to itself") from None
     except (KeyError, ValueError) as error:
-        raise ConfigError(f"{path}: {_explain(error, cfg)}") from None
+        raise ConfigError(f"{path}: {explain(error, cfg)}") from None
     except (AssertionError, AttributeError, TypeError) as error:
+        # yacs says what type it met; of a file without keys it says nothing to its writer.
+        detail = f" ({one_line(error)})" if str(error).startswith("Key ") else ""
         raise ConfigError(
             f"{path}: not a configuration: the file must hold keys and values, such as "
-            f"'SOLVER: {{BASE_LR: 0.01}}' ({_one_line(error)})"
+            f"'SOLVER: {{BASE_LR: 0.01}}'{detail}"
         ) from None
 
 
@@ -165,7 +181,11 @@ def _merge_opts(cfg: CfgNode, opts: list[str]) -> None:
     try:
         cfg.merge_from_list(opts)
     except (KeyError, ValueError, AssertionError) as error:
-        raise ConfigError(f"command line: {_explain(error, cfg)}") from None
+        raise ConfigError(f"command line: {explain(error, cfg)}") from None
+    except (AttributeError, TypeError):  # below a key that holds a value
+        known = {key for key, _ in flatten(cfg)}
+        wrong = next(key for key in opts[::2] if key not in known)
+        raise ConfigError(f"command line: {unknown_key(wrong, cfg)}") from None
 
 
 def _complete_register(cfg: CfgNode, opts: Sequence[str]) -> None:
@@ -197,30 +217,6 @@ def _complete_register(cfg: CfgNode, opts: Sequence[str]) -> None:
             register[name][key] = value
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
-def _explain(error: Exception, cfg: CfgNode) -> str:
-    """Turn yacs's error into a line that names the key and, for a typo, what was meant."""
-    text = _one_line(error).strip("'\"")
-    unknown = text.removeprefix("Non-existent config key: ").removeprefix("Non-existent key: ")
-    if unknown == text:
-        return text
-    near = difflib.get_close_matches(unknown, [key for key, _ in flatten(cfg)], n=1, cutoff=0.6)
-    hint = f"; did you mean {near[0]}?" if near else "; configs/README.md lists the keys"
-    return f"unknown key {unknown}{hint}"
-
-
-def flatten(cfg: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield every (dotted key, value) of a configuration, depth first, in its order."""
-    for key, value in cfg.items():
-        if isinstance(value, CfgNode):
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
 def check_config(cfg: CfgNode) -> None:
     """Refuse values that are not allowed and changed keys that would have no effect.
 
@@ -234,9 +230,10 @@ def check_config(cfg: CfgNode) -> None:
         value = lookup(cfg, key)
         if value not in allowed:
             raise ConfigError(f"{key} is {value!r}; allowed: {', '.join(allowed)}")
-    for key in ("SOLVER.IMS_PER_BATCH", "SOLVER.MAX_ITER", "SOLVER.CHECKPOINT_PERIOD"):
-        if lookup(cfg, key) < 1:
-            raise ConfigError(f"{key} is {lookup(cfg, key)}; it must be at least 1")
+    for key, least in LOWEST_VALUES.items():
+        if not lookup(cfg, key) >= least:
+            raise ConfigError(f"{key} is {lookup(cfg, key)}; it must be at least {least}")
+    _check_expected_results(cfg.TEST.EXPECTED_RESULTS)
     solver = cfg.SOLVER
     if solver.LR_SCHEDULER_NAME == "WarmupCosineLR" and solver.WARMUP_ITERS >= solver.MAX_ITER:
         raise ConfigError(
@@ -248,8 +245,6 @@ def check_config(cfg: CfgNode) -> None:
             f"SOLVER.STEPS {list(solver.STEPS)} has MAX_ITER {solver.MAX_ITER} itself; it "
             "would change nothing: leave it out"
         )
-    if cfg.DATASETS.MIN_BOX_SIZE < 0:
-        raise ConfigError(f"DATASETS.MIN_BOX_SIZE is {cfg.DATASETS.MIN_BOX_SIZE}; at least 0 px")
     honoured = {group + name for group, names in HONOURED.items() for name in names.split()}
     defaults = dict(flatten(default_config()))
     for key, value in flatten(cfg):
@@ -262,17 +257,19 @@ def check_config(cfg: CfgNode) -> None:
             )
 
 
+def _check_expected_results(rows: Sequence[Any]) -> None:
+    for row in rows:
+        is_row = isinstance(row, list | tuple) and len(row) == 4
+        if not is_row or not all(isinstance(number, int | float) for number in row[2:]):
+            raise ConfigError(
+                f"TEST.EXPECTED_RESULTS: {row!r} is not [task, metric, value, tolerance], such as "
+                "['bbox', 'AP50', 60.0, 5.0]"
+            )
+
+
 def _as_lists(value: Any) -> Any:
     """Make a tuple and the list that YAML turns it into compare as equal."""
     return [_as_lists(part) for part in value] if isinstance(value, list | tuple) else value
-
-
-def lookup(cfg: CfgNode, key: str) -> Any:
-    """Return the value of a dotted key, such as ``SOLVER.BASE_LR``."""
-    node: Any = cfg
-    for part in key.split("."):
-        node = node[part]
-    return node
 
 
 def config_from_easydict(

@@ -14,10 +14,9 @@ from d2pd.config import (
     check_config,
     config_from_easydict,
     default_config,
-    flatten,
     load_config,
-    lookup,
 )
+from d2pd.config_words import flatten, lookup
 from d2pd.d2 import get_cfg
 from d2pd.errors import ConfigError, MissingFileError
 
@@ -119,6 +118,17 @@ def write(path: Path, text: str) -> Path:
         ),
         ("SOLVER: {MAX_ITER: 9, STEPS: [3, 9]}\n", "SOLVER.STEPS [3, 9] has MAX_ITER 9 itself"),
         ("SOLVER: {MAX_ITER: 0}\n", "SOLVER.MAX_ITER is 0; it must be at least 1"),
+        ("SOLVER: {BASE_LR: -1.0}\n", "SOLVER.BASE_LR is -1.0; it must be at least 0"),
+        ("SOLVER: {BASE_LR: .nan}\n", "SOLVER.BASE_LR is nan; it must be at least 0"),
+        ("DATALOADER: {NUM_WORKERS: -1}\n", "DATALOADER.NUM_WORKERS is -1; it must be at least 0"),
+        ("DATASETS: {SYNTHETIC: {NUM_TRAIN: 0}}\n", "NUM_TRAIN is 0; it must be at least 1"),
+        ("TEST: {EXPECTED_RESULTS: [[bbox, AP]]}\n", "is not [task, metric, value, tolerance]"),
+        ("_BASE_: bad.yaml\n", "its _BASE_ leads back to itself"),
+        (
+            "SOLVER:\n",
+            "...), got a value of type NoneType",
+        ),
+        ("DATASETS: {TRAIN: mine}\n", "DATASETS.TRAIN takes a value of type tuple, got str"),
         (
             "TEST: {AUG: {ENABLED: true}}\n",
             "TEST.AUG.ENABLED is True, but d2pd does not honour it; remove it, or set it back to",
@@ -159,6 +169,26 @@ def test_overrides_must_come_in_pairs_and_be_known():
         load_config("", ["SEED"])
     with pytest.raises(ConfigError, match="command line: unknown key SOLVER.LR"):
         load_config("", ["SOLVER.LR", "0.1"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["SEED", "1", "--num-gpus", "2"], "--num-gpus stands behind an override"),
+        (["SEED", "1", "--resume"], "--resume stands behind an override"),
+        (["SEED=1"], "'SEED=1': an override is two words, KEY VALUE"),
+        (["SOLVER.MAX_ITER.X", "3"], "unknown key SOLVER.MAX_ITER.X; did you mean SOLVER.MAX_ITER"),
+        (["SOLVER", "3"], r"SOLVER holds keys \(.*\), got a value of type int"),
+        (
+            ["SOLVER.MAX_ITER", "abc"],
+            "MAX_ITER takes a value of type int, got str; it is now 40000",
+        ),
+        (["DATASETS.TRAIN", "mine"], r"on the command line a list of one is \"\('name',\)\""),
+    ],
+)
+def test_overrides_of_the_wrong_form_are_explained(words, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config("", words)
 
 
 def test_easydict_reaches_every_key_of_the_table(tmp_path):
