@@ -4,6 +4,8 @@ Each command imports what it needs when it runs, so that ``doctor`` works where 
 """
 
 import argparse
+import errno
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,6 +15,15 @@ from d2pd.errors import UserError
 
 USER_ERROR = 2
 INTERRUPTED = 130
+OUTPUT_CLOSED = 141
+REFUSED_BY_SYSTEM = (
+    errno.EACCES,
+    errno.EDQUOT,
+    errno.ENOSPC,
+    errno.ENOTDIR,
+    errno.EPERM,
+    errno.EROFS,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,7 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Words after the command's name; None for those of this process.
 
     Returns:
-        Exit code: 0 done, 1 findings, 2 a mistake of the user's, 130 interrupted.
+        Exit code: 0 done, 1 findings, 2 a mistake of the user's, 130 interrupted, 141
+            output closed by its reader.
     """
     args = _parser().parse_args(argv)
     return _guarded(lambda: args.run(args))
@@ -34,7 +46,7 @@ def train(argv: Sequence[str] | None = None) -> int:
     Returns:
         Exit code, as for ``main``.
     """
-    return _guarded(lambda: _train(argv))
+    return _guarded(lambda: _train(argv), "; --resume goes on from the last checkpoint")
 
 
 def _train(argv: Sequence[str] | None) -> int:
@@ -53,16 +65,26 @@ def _train(argv: Sequence[str] | None) -> int:
     return 0
 
 
-def _guarded(command: Callable[[], int]) -> int:
+def _guarded(command: Callable[[], int], after_interrupt: str = "") -> int:
     """Show the mistakes a user can mend as one line, without a traceback."""
     try:
-        return command()
+        code = command()
+        sys.stdout.flush()
     except UserError as error:
         print(f"d2pd: {error}", file=sys.stderr)
         return USER_ERROR
+    except BrokenPipeError:  # whoever read the output, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OUTPUT_CLOSED
+    except OSError as error:
+        if error.errno not in REFUSED_BY_SYSTEM:
+            raise
+        print(f"d2pd: the system refuses: {error}; make room, or write elsewhere", file=sys.stderr)
+        return USER_ERROR
     except KeyboardInterrupt:
-        print("d2pd: interrupted; --resume goes on from the last checkpoint", file=sys.stderr)
+        print(f"d2pd: interrupted{after_interrupt}", file=sys.stderr)
         return INTERRUPTED
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:

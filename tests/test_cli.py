@@ -1,5 +1,6 @@
 """The commands as a user types them: exit codes, one line on stderr, nothing on failure."""
 
+import errno
 import json
 import os
 import subprocess
@@ -102,9 +103,42 @@ def test_interrupt_is_said_in_one_line(monkeypatch, capsys):
 
     monkeypatch.setattr(cli, "_doctor", interrupted)
     assert cli.main(["doctor"]) == cli.INTERRUPTED
+    assert capsys.readouterr().err == "d2pd: interrupted\n"
+    monkeypatch.setattr(cli, "_train", interrupted)
+    assert cli.train([]) == cli.INTERRUPTED
     assert capsys.readouterr().err == (
         "d2pd: interrupted; --resume goes on from the last checkpoint\n"
     )
+
+
+def test_reader_that_closes_the_output_early_sees_no_traceback():
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from d2pd import cli;"
+    code += (
+        "cli._doctor = lambda args: print('line\\n' * 100_000) or 0; sys.exit(cli.main(['doctor']))"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        process.stdout.read(5)
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(60) == cli.OUTPUT_CLOSED
+
+
+def test_what_the_system_refuses_is_one_line_and_a_fault_of_ours_is_not_hidden(monkeypatch, capsys):
+    def full(args):
+        raise OSError(errno.ENOSPC, "No space left on device", "a.png")
+
+    monkeypatch.setattr(cli, "_doctor", full)
+    assert cli.main(["doctor"]) == cli.USER_ERROR
+    assert "No space left on device: 'a.png'; make room" in capsys.readouterr().err
+
+    def gone(args):
+        raise FileNotFoundError(errno.ENOENT, "No such file", "of_ours")
+
+    monkeypatch.setattr(cli, "_doctor", gone)
+    with pytest.raises(FileNotFoundError):
+        cli.main(["doctor"])
 
 
 def test_faults_of_d2pd_itself_keep_their_traceback(monkeypatch):

@@ -135,8 +135,7 @@ class Checkpointer(DetectionCheckpointer):
         """
         if not resume:
             return self.load(path, checkpointables=[])
-        tagged = Path(self.save_dir) / TAG
-        name = tagged.read_text().strip() if tagged.is_file() else ""
+        name = self._tagged()
         if name:
             return self._resume(Path(self.save_dir) / name)
         if self._saved():
@@ -146,6 +145,25 @@ class Checkpointer(DetectionCheckpointer):
             )
         logger.info("No checkpoint in %s to resume from", self.save_dir or "''")
         return self.load(path, checkpointables=[])
+
+    def has_checkpoint(self) -> bool:
+        """Tell whether ``last_checkpoint`` names a checkpoint."""
+        return bool(self._tagged())
+
+    def _tagged(self) -> str:
+        """Return the name in ``last_checkpoint``; empty where there is none.
+
+        Raises:
+            WeightsError: If it is not the name of a file in the folder.
+        """
+        tagged = Path(self.save_dir) / TAG
+        name = tagged.read_bytes().decode(errors="replace").strip() if tagged.is_file() else ""
+        if name and (not name.isprintable() or "\\" in name or name != Path(name).name):
+            raise WeightsError(
+                f"cannot resume: {tagged} holds {name[:60]!r}, which is not the name of a file in "
+                f"{self.save_dir}; {self._advice(None)}"
+            )
+        return name
 
     def _resume(self, path: Path) -> dict[str, Any]:
         try:

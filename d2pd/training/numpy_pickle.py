@@ -149,7 +149,7 @@ class _ArrayUnpickler(pickle._Unpickler):
             raise WeightsError(
                 f"{self._source} asks for {module}.{name}, which is neither a number nor a "
                 "container: loading it could run code, so nothing was loaded. Take the file from "
-                "a source you trust, as a .pth of tensors."
+                "a source you trust, as a .pth of tensors"
             )
         return _Name(answer)
 

@@ -12,9 +12,13 @@ import torch
 
 from d2pd.config import REGISTER_DEFAULTS
 from d2pd.d2 import CfgNode, DatasetCatalog, MetadataCatalog
+from d2pd.data.augmentation import build_augmentation
 from d2pd.data.registration import missing_files, unreadable_labels
 from d2pd.errors import ConfigError, DeviceError, MissingFileError, UserError
 from d2pd.training.weights import read_weights, resolve_weights
+
+PHOTO_FORMATS = ("csv", "coco")
+"""Formats whose images are files of one kind, whatever the camera."""
 
 
 class PreflightError(UserError):
@@ -33,11 +37,13 @@ def check_run(cfg: CfgNode, *, resume: bool = False, eval_only: bool = False) ->
     Raises:
         PreflightError: Listing all problems, each with the way out. Nothing was written.
     """
+    first = "DATASETS.TEST" if eval_only else "DATASETS.TRAIN"
     names = [*(() if eval_only else cfg.DATASETS.TRAIN), *cfg.DATASETS.TEST]
     names += cfg.DATASETS.FINAL_TEST
     checks: list[Callable[[], None]] = [
         lambda: _check_device(cfg),
-        lambda: check_datasets(cfg, names),
+        lambda: check_datasets(cfg, names if eval_only or cfg.DATASETS.TRAIN else [], first),
+        lambda: _check_augmentation(cfg),
         lambda: _check_weights(cfg, resume, eval_only),
         lambda: _check_output(cfg, resume or eval_only),
     ]
@@ -69,6 +75,8 @@ def resolve_device(device: str) -> str:
     except RuntimeError:
         raise DeviceError(f"MODEL.DEVICE is {device!r}; allowed: auto, cpu, cuda, cuda:N") from None
     count = torch.cuda.device_count()
+    if wanted.type not in ("cpu", "cuda"):
+        raise DeviceError(f"MODEL.DEVICE is {device!r}; allowed: auto, cpu, cuda, cuda:N")
     if wanted.type == "cuda" and (wanted.index or 0) >= count:
         raise DeviceError(
             f"MODEL.DEVICE is {device!r}, but torch {torch.__version__} sees {count} GPUs here; "
@@ -82,20 +90,27 @@ def _check_device(cfg: CfgNode) -> None:
     cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)
 
 
-def check_datasets(cfg: CfgNode, names: Sequence[str]) -> None:
+def _check_augmentation(cfg: CfgNode) -> None:
+    for is_train in (True, False):
+        build_augmentation(cfg, is_train=is_train)
+
+
+def check_datasets(cfg: CfgNode, names: Sequence[str], key: str = "DATASETS.TRAIN") -> None:
     """Check that datasets are described, that their files are there and can be read.
 
     Args:
         cfg: Its datasets registered.
         names: Names to check.
+        key: Where the first name comes from, for the message when there is none.
 
     Raises:
-        ConfigError: If there is no name, or the classes are not those of the model.
+        ConfigError: If there is no name, the classes are not those of the model, or a dataset does
+            not have the images that ``INPUT.MODALITY`` asks for.
         MissingFileError: Naming every dataset and file that is missing, a line each.
     """
     if not names:
         raise ConfigError(
-            "DATASETS.TRAIN is empty: name a dataset there and describe it under "
+            f"{key} is empty: name a dataset there and describe it under "
             f"DATASETS.REGISTER.<name> ({', '.join(REGISTER_DEFAULTS)})"
         )
     problems = [
@@ -108,6 +123,12 @@ def check_datasets(cfg: CfgNode, names: Sequence[str]) -> None:
     if problems:
         raise MissingFileError("\n".join(problems))
     check_classes(cfg, names)
+    photos = [n for n in names if MetadataCatalog.get(n).get("annotations_format") in PHOTO_FORMATS]
+    if photos and cfg.INPUT.MODALITY == "lwir":
+        raise ConfigError(
+            f"INPUT.MODALITY is lwir, but {', '.join(dict.fromkeys(photos))} has no lwir folders "
+            "beside its visible ones, as FORMAT kaist has; set INPUT.MODALITY visible"
+        )
 
 
 def check_classes(cfg: CfgNode, names: Sequence[str]) -> None:
@@ -133,8 +154,8 @@ def check_classes(cfg: CfgNode, names: Sequence[str]) -> None:
 
 
 def _check_weights(cfg: CfgNode, resume: bool, eval_only: bool) -> None:
-    goes_on = resume and (Path(cfg.OUTPUT_DIR) / "last_checkpoint").is_file()
-    if goes_on:
+    tag = Path(cfg.OUTPUT_DIR) / "last_checkpoint"
+    if resume and tag.is_file() and tag.stat().st_size:
         return
     if cfg.MODEL.WEIGHTS:
         path = resolve_weights(cfg.MODEL.WEIGHTS)

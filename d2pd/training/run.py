@@ -10,7 +10,7 @@ from d2pd.config import load_config
 from d2pd.d2 import CfgNode, DatasetCatalog, MetadataCatalog, default_setup, setup_logger
 from d2pd.data.loader import first_samples
 from d2pd.data.registration import register_from_config
-from d2pd.errors import ConfigError
+from d2pd.errors import ConfigError, UserError
 from d2pd.reporting.curves import draw_curves
 from d2pd.reporting.gallery import draw_batch, draw_detections
 from d2pd.training.checkpoint import Checkpointer
@@ -20,6 +20,7 @@ from d2pd.training.trainer import Trainer, check_expected
 logger = logging.getLogger(__name__)
 
 PREVIEW_SAMPLES = 8
+TERMINAL_LINES = 30
 
 
 def main(args: argparse.Namespace) -> dict[str, Any]:
@@ -41,6 +42,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
 def run(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any]:
     """As ``main``, from a configuration that is loaded already."""
     setup_logger(name="d2pd")
+    keep_terminal_short()
     register_from_config(cfg)
     check_run(cfg, resume=args.resume, eval_only=args.eval_only)
     cfg.freeze()
@@ -49,11 +51,26 @@ def run(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"OUTPUT_DIR {cfg.OUTPUT_DIR} cannot be written: {error}") from error
     setup_logger(cfg.OUTPUT_DIR, name="d2pd", configure_stdout=False)
+    keep_terminal_short()
     results = _evaluate(cfg, args) if args.eval_only else _train(cfg, args)
     for what, path in write_pictures(cfg).items():
         logger.info("%s: %s", what, path)
     check_expected(cfg.TEST.EXPECTED_RESULTS, results)
     return results
+
+
+def keep_terminal_short() -> None:
+    """Leave whole configurations and models to ``log.txt``: a screen is soon full of them."""
+    for name in ("d2pd", "detectron2"):
+        for handler in logging.getLogger(name).handlers:
+            if not isinstance(handler, logging.FileHandler):
+                handler.addFilter(is_short)  # a second time changes nothing
+
+
+def is_short(record: logging.LogRecord) -> bool:
+    """Tell whether a message has at most ``TERMINAL_LINES`` lines, or is a warning or worse."""
+    lines = record.getMessage().count("\n") + 1
+    return lines <= TERMINAL_LINES or record.levelno >= logging.WARNING
 
 
 def _train(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any]:
@@ -101,8 +118,11 @@ def write_pictures(cfg: CfgNode) -> dict[str, Path]:
     output = Path(cfg.OUTPUT_DIR)
     pictures: dict[str, Path] = {}
     if (output / "metrics.json").is_file():
-        draw_curves(output / "metrics.json", output / "curves.png")
-        pictures["curves"] = output / "curves.png"
+        try:
+            draw_curves(output / "metrics.json", output / "curves.png")
+            pictures["curves"] = output / "curves.png"
+        except UserError as error:  # such as no row yet: the results are there all the same
+            logger.warning("no curves: %s", error)
     for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.FINAL_TEST):
         found = output / "inference" / name / "predictions.json"
         if not found.is_file():

@@ -94,7 +94,12 @@ class Trainer(DefaultTrainer):
         Returns:
             What the last evaluation on ``DATASETS.TEST`` gave; empty where there was none.
         """
-        TrainerBase.train(self, self.start_iter, self.max_iter)
+        loop_logger = logging.getLogger(TrainerBase.__module__)
+        loop_logger.addFilter(is_not_of_the_user)
+        try:
+            TrainerBase.train(self, self.start_iter, self.max_iter)
+        finally:
+            loop_logger.removeFilter(is_not_of_the_user)
         return getattr(self, "_last_eval_results", {})
 
     def build_writers(self) -> list[EventWriter]:
@@ -138,6 +143,12 @@ class Trainer(DefaultTrainer):
             logger.warning("nothing to resume in %s: starting at iteration 0", self.cfg.OUTPUT_DIR)
         if self.start_iter:
             logger.info("resumed after iteration %d", self.start_iter - 1)
+            if self.start_iter >= self.max_iter:
+                logger.warning(
+                    "all %d iterations are done: raise SOLVER.MAX_ITER to train on, or use "
+                    "--eval-only",
+                    self.max_iter,
+                )
             self._trainer.data_loader = build_train_loader(self.cfg, self.start_iter)
 
     @classmethod
@@ -153,6 +164,11 @@ class Trainer(DefaultTrainer):
 
 
 ON_MAIN_PROCESS = (hooks.PeriodicCheckpointer, hooks.PeriodicWriter, ProgressBar)
+
+
+def is_not_of_the_user(record: logging.LogRecord) -> bool:
+    """Tell the loop's traceback of a fault from one of a mistake, which the user gets as a line."""
+    return not (record.exc_info and isinstance(record.exc_info[1], UserError))
 
 
 def check_expected(expected: list[list[Any]], results: Mapping[str, Any]) -> None:

@@ -65,7 +65,7 @@ def _load_torch(path: Path) -> Any:
             raise WeightsError(
                 f"{path} asks for {unsafe[1]}, which is neither a tensor nor a container: loading "
                 "it could run code, so nothing was loaded. Take the file from a source you trust, "
-                "saved as tensors only."
+                "saved as tensors only"
             ) from error
         what = str(error).strip().splitlines() or [type(error).__name__]
         raise WeightsError(f"{path} is cut off or damaged ({what[0][:200]}): {WAY_OUT}") from error
@@ -115,7 +115,7 @@ def _tensors_of(container: dict[Any, Any], path: Path) -> dict[str, Tensor]:
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise WeightsError(
                 f"{path}: {name} holds numbers that are not finite; the file is damaged, or its "
-                "training had diverged. Take an earlier checkpoint."
+                "training had diverged. Take an earlier checkpoint"
             )
     return state
 

@@ -252,6 +252,24 @@ def test_checkpoints_that_nothing_names_are_not_passed_over(tmp_path, tag):
         Run(tmp_path).checkpointer.resume_or_load("", resume=True)
 
 
+@pytest.mark.parametrize(
+    "tag", [b"../model_0000001.pth", b"/etc/passwd", b"a\\b", b"\xff\x00", b"."]
+)
+def test_a_tag_that_is_no_name_of_a_file_of_the_folder_is_refused(tmp_path, tag):
+    Run(tmp_path).train(1).save()
+    (tmp_path / "last_checkpoint").write_bytes(tag)
+    with pytest.raises(
+        WeightsError, match="not the name of a file in .*model_0000001.pth"
+    ) as caught:
+        Run(tmp_path).checkpointer.resume_or_load("", resume=True)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_empty_tag_is_no_checkpoint(tmp_path):
+    (tmp_path / "last_checkpoint").write_text("")
+    assert not Run(tmp_path).checkpointer.has_checkpoint()
+
+
 def test_a_named_checkpoint_that_is_gone_is_an_error(tmp_path):
     run = Run(tmp_path).train(1)
     older = run.save()

@@ -165,3 +165,34 @@ def test_devices_that_are_not_there_or_not_devices(monkeypatch):
         resolve_device("cuda:1")
     with pytest.raises(DeviceError, match="'gpu'; allowed: auto, cpu, cuda, cuda:N"):
         resolve_device("gpu")
+    for known_to_torch in ("mps", "meta"):
+        with pytest.raises(DeviceError, match="allowed: auto, cpu, cuda, cuda:N"):
+            resolve_device(known_to_torch)
+
+
+def test_training_needs_a_training_set_though_there_is_one_to_test_on(make_cfg):
+    cfg = make_cfg("DATASETS.TRAIN", "()", "DATASETS.TEST", "('preflight',)")
+    assert "DATASETS.TRAIN is empty" in problems_of(cfg)[1][0]
+
+
+def test_evaluation_alone_needs_a_test_set(make_cfg, tmp_path):
+    torch.save({"model": {"a": torch.ones(1)}}, tmp_path / "a.pth")
+    cfg = make_cfg("MODEL.WEIGHTS", str(tmp_path / "a.pth"))
+    assert "DATASETS.TEST is empty" in problems_of(cfg, eval_only=True)[1][0]
+
+
+def test_test_time_size_is_checked_before_training(make_cfg):
+    _, lines = problems_of(make_cfg("INPUT.MIN_SIZE_TEST", "-3"))
+    assert "lengths must be one or more sizes in pixels, got (-3,)" in lines[0]
+
+
+def test_thermal_images_are_not_looked_for_among_photos(make_cfg):
+    _, lines = problems_of(make_cfg("INPUT.MODALITY", "lwir"))
+    assert "INPUT.MODALITY is lwir, but preflight has no lwir folders" in lines[0]
+
+
+def test_resume_from_an_empty_tag_is_a_start_from_scratch(make_cfg, tmp_path):
+    (tmp_path / "output").mkdir()
+    (tmp_path / "output/last_checkpoint").write_text("")
+    cfg = make_cfg("MODEL.BACKBONE.FREEZE_AT", "2")
+    assert "FREEZE_AT 0" in problems_of(cfg, resume=True)[1][0]

@@ -1,6 +1,7 @@
 """Whole runs on drawn pictures: what they leave behind, and what survives a kill."""
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -12,10 +13,11 @@ import cv2
 import pytest
 import torch
 
-from d2pd.d2 import ENGINE, default_argument_parser
+from d2pd.config import default_config
+from d2pd.d2 import ENGINE, TrainerBase, default_argument_parser
 from d2pd.errors import UserError
-from d2pd.training.run import main
-from d2pd.training.trainer import UnexpectedResultError, check_expected
+from d2pd.training.run import is_short, main, write_pictures
+from d2pd.training.trainer import Trainer, UnexpectedResultError, check_expected
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = str(ROOT / "configs/quick/faster_rcnn_synthetic.yaml")
@@ -149,3 +151,38 @@ def test_expected_results_are_compared_within_their_tolerance():
         check_expected([["bbox", "AP", 41, 0.5]], results)
     with pytest.raises(UnexpectedResultError, match="bbox/AR is nan"):
         check_expected([["bbox", "AR", 1, 0.5]], results)
+
+
+def test_mistake_during_training_leaves_no_traceback_and_a_fault_of_ours_does(caplog):
+    class Loop(Trainer):
+        def __init__(self, error):
+            TrainerBase.__init__(self)
+            self.start_iter, self.max_iter, self._error = 0, 1, error
+
+        def run_step(self):
+            raise self._error
+
+    logging.getLogger(TrainerBase.__module__.split(".")[0]).propagate = True
+    for error, is_logged in ((UserError("a bad picture"), False), (KeyError("bug"), True)):
+        caplog.clear()
+        with pytest.raises(type(error)):
+            Loop(error).train()
+        assert any(record.exc_info for record in caplog.records) is is_logged
+
+
+def test_terminal_is_spared_long_messages_but_not_warnings():
+    def record(level, lines):
+        return logging.LogRecord("d2pd", level, "", 0, "line\n" * lines, None, None)
+
+    assert is_short(record(logging.INFO, 5))
+    assert not is_short(record(logging.INFO, 300))
+    assert is_short(record(logging.WARNING, 300))
+
+
+def test_output_without_a_row_of_metrics_gives_no_curves_and_no_error(tmp_path, caplog):
+    (tmp_path / "metrics.json").write_text("")
+    cfg = default_config()
+    cfg.OUTPUT_DIR = str(tmp_path)
+    logging.getLogger("d2pd").propagate = True
+    assert write_pictures(cfg) == {}
+    assert "no curves: " in caplog.text

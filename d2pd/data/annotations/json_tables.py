@@ -64,7 +64,7 @@ def read_tables(path: PathLike) -> JsonTables:
     content = _load(path)
     if not isinstance(content, dict):
         raise AnnotationError(
-            f"{path}: expected an object with images and annotations, got a "
+            f"{path}: expected an object with images and annotations, got "
             f"{type(content).__name__}; KAIST and COCO label files have both lists"
         )
     images, annotations = _table(content, "images", path), _table(content, "annotations", path)
