@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-HOT_DAYS = 0.3  # share of the days on which the ground is warmer than a person
+HOT_DAYS = 0.2  # share of the days on which the ground is warmer than a person
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,12 @@ def draw_climate(rng: np.random.Generator, night: bool) -> Climate:
     if night:
         air = float(rng.uniform(20, 42))
         ground, wall = air + rng.uniform(-4, 8), air + rng.uniform(-3, 14)
-        return Climate(True, air, air + rng.uniform(42, 64), ground, wall, rng.uniform(0, 10))
+        return Climate(True, air, air + rng.uniform(75, 110), ground, wall, rng.uniform(0, 10))
     if rng.uniform() < HOT_DAYS:
         air = float(rng.uniform(48, 62))
         skin = air + rng.uniform(14, 26)
-        ground, wall = skin + rng.uniform(16, 40), skin + rng.uniform(-6, 26)
+        ground, wall = skin + rng.uniform(40, 75), skin + rng.uniform(0, 60)
         return Climate(False, air, skin, ground, wall, rng.uniform(0, 25))
     air = float(rng.uniform(36, 56))
     ground, wall = air + rng.uniform(2, 14), air + rng.uniform(0, 20)
-    return Climate(False, air, air + rng.uniform(44, 62), ground, wall, rng.uniform(0, 30))
+    return Climate(False, air, air + rng.uniform(60, 92), ground, wall, rng.uniform(0, 30))
