@@ -51,9 +51,11 @@ def train(argv: Sequence[str] | None = None) -> int:
 
 def _train(argv: Sequence[str] | None) -> int:
     from d2pd.d2 import default_argument_parser, launch
+    from d2pd.training.preflight import check_gpu_count
     from d2pd.training.run import main as run
 
     args = default_argument_parser().parse_args(argv)
+    check_gpu_count(args.num_gpus)
     launch(
         run,
         args.num_gpus,

@@ -70,7 +70,8 @@ def unknown_key(key: str, cfg: CfgNode) -> str:
 def _expected_type(key: str, got: str, cfg: CfgNode) -> str:
     value = lookup(cfg, key)
     if isinstance(value, CfgNode):
-        return f"{key} holds keys ({', '.join(list(value)[:3])}, ...), got a value of type {got}"
+        names = f" ({', '.join(list(value)[:3])}, ...)" if value else ""
+        return f"{key} holds keys{names}, got a value of type {got}"
     example = f"{value!r}"
     if isinstance(value, tuple) and got == "str":
         example += "; on the command line a list of one is \"('name',)\""

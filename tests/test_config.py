@@ -128,6 +128,7 @@ def write(path: Path, text: str) -> Path:
             "SOLVER:\n",
             "...), got a value of type NoneType",
         ),
+        ("DATASETS: {REGISTER: a}\n", "DATASETS.REGISTER holds keys, got a value of type str"),
         ("DATASETS: {TRAIN: mine}\n", "DATASETS.TRAIN takes a value of type tuple, got str"),
         (
             "TEST: {AUG: {ENABLED: true}}\n",

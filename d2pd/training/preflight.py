@@ -86,6 +86,20 @@ def resolve_device(device: str) -> str:
     return device
 
 
+def check_gpu_count(wanted: int) -> None:
+    """Check that this machine has a GPU for each process of ``--num-gpus``.
+
+    Raises:
+        DeviceError: If there are fewer; one process runs without any.
+    """
+    count = torch.cuda.device_count()
+    if wanted > max(1, count):
+        raise DeviceError(
+            f"--num-gpus is {wanted}, but torch {torch.__version__} sees {count} GPUs here; use "
+            "--num-gpus 1"
+        )
+
+
 def _check_device(cfg: CfgNode) -> None:
     cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)
 

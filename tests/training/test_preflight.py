@@ -11,7 +11,12 @@ from d2pd.config import load_config
 from d2pd.data.registration import register_from_config
 from d2pd.errors import DeviceError
 from d2pd.training import preflight
-from d2pd.training.preflight import PreflightError, check_run, resolve_device
+from d2pd.training.preflight import (
+    PreflightError,
+    check_gpu_count,
+    check_run,
+    resolve_device,
+)
 
 
 @pytest.fixture
@@ -196,3 +201,15 @@ def test_resume_from_an_empty_tag_is_a_start_from_scratch(make_cfg, tmp_path):
     (tmp_path / "output/last_checkpoint").write_text("")
     cfg = make_cfg("MODEL.BACKBONE.FREEZE_AT", "2")
     assert "FREEZE_AT 0" in problems_of(cfg, resume=True)[1][0]
+
+
+@pytest.mark.parametrize(("wanted", "count"), [(1, 0), (1, 4), (4, 4)])
+def test_processes_find_their_gpus(monkeypatch, wanted, count):
+    monkeypatch.setattr(preflight.torch.cuda, "device_count", lambda: count)
+    check_gpu_count(wanted)
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch):
+    monkeypatch.setattr(preflight.torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(DeviceError, match="--num-gpus is 2, but torch .* sees 1 GPUs"):
+        check_gpu_count(2)
