@@ -190,9 +190,12 @@ def unreadable_labels(names: Sequence[str]) -> list[str]:
         if source is None or source.drawing is not None:
             continue
         try:
-            RegisteredDataset(name, source).read()
+            records, _ = RegisteredDataset(name, source).read()
         except UserError as error:
             problems.append(str(error))
+        else:
+            if not records:
+                problems.append(f"{source.annotations}: not a single image in it ({name})")
     return list(dict.fromkeys(problems))
 
 

@@ -115,6 +115,8 @@ def _draw_rate(axes: Axes, series: Series) -> None:
 
 def _plot(axes: Axes, points: list[tuple[int, float]], label: str, **style: Any) -> None:
     iterations, values = zip(*points, strict=True)
+    if len(points) == 1:  # a line of one point is not seen
+        style.setdefault("marker", "o")
     axes.plot(iterations, values, label=label, **style)
 
 

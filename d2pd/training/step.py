@@ -103,7 +103,8 @@ class Step(TrainerBase):
         try:
             losses: dict[str, Tensor] = self.model(batch)
         except (FloatingPointError, AssertionError) as error:
-            raise DivergedError(f"iteration {self.iter}: {error}{_of(batch)}") from error
+            text = str(error).rstrip(".")
+            raise DivergedError(f"iteration {self.iter}: {text}{_of(batch)}") from error
         return losses
 
 

@@ -3,9 +3,10 @@ import logging
 
 import cv2
 import pytest
+from matplotlib.figure import Figure
 
 from d2pd.errors import AnnotationError, MissingFileError
-from d2pd.reporting.curves import draw_curves, precision_metrics, read_metrics
+from d2pd.reporting.curves import _plot, draw_curves, precision_metrics, read_metrics
 
 
 def write(path, rows):
@@ -61,6 +62,13 @@ def test_metrics_that_are_drawn():
 def test_what_is_absent_does_not_stop_the_drawing(tmp_path, rows):
     draw_curves(write(tmp_path / "m.json", rows), tmp_path / "new" / "curves.png")
     assert cv2.imread(str(tmp_path / "new" / "curves.png")).std() > 5
+
+
+def test_run_of_one_row_shows_its_points(tmp_path):
+    axes = Figure().subplots()
+    _plot(axes, [(9, 1.0)], "total_loss")
+    _plot(axes, [(9, 1.0), (19, 0.5)], "loss_cls")
+    assert [line.get_marker() for line in axes.lines] == ["o", "None"]
 
 
 def test_file_without_numbers_or_no_file_is_an_error(tmp_path):

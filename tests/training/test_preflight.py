@@ -213,3 +213,13 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
     monkeypatch.setattr(preflight.torch.cuda, "device_count", lambda: 1)
     with pytest.raises(DeviceError, match="--num-gpus is 2, but torch .* sees 1 GPUs"):
         check_gpu_count(2)
+
+
+def test_label_file_without_an_image_is_heard_of_before_training(make_cfg, tmp_path):
+    table = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "person"}]}
+    (tmp_path / "empty.json").write_text(json.dumps(table))
+    key = "DATASETS.REGISTER.preflight_empty"
+    opts = [f"{key}.FORMAT", "coco", f"{key}.ANNOTATIONS", "empty.json"]
+    cfg = make_cfg(*opts, f"{key}.IMAGES", "images", "DATASETS.TEST", "('preflight_empty',)")
+    _, lines = problems_of(cfg)
+    assert lines[0].endswith("empty.json: not a single image in it (preflight_empty)")

@@ -151,6 +151,8 @@ def test_expected_results_are_compared_within_their_tolerance():
         check_expected([["bbox", "AP", 41, 0.5]], results)
     with pytest.raises(UnexpectedResultError, match="bbox/AR is nan"):
         check_expected([["bbox", "AR", 1, 0.5]], results)
+    with pytest.raises(UnexpectedResultError, match="final/bbox is nan"):
+        check_expected([["final", "bbox", 1, 0.5]], {"final": results})
 
 
 def test_mistake_during_training_leaves_no_traceback_and_a_fault_of_ours_does(caplog):
