@@ -9,9 +9,13 @@ order and meaning. Type checkers see the embedded ones.
 """
 
 import os
+import warnings
 from typing import TYPE_CHECKING
 
 from d2pd.engine_state import choose_engine
+
+# Detectron2 imports fvcore's scripted losses, which nobody here calls.
+warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureWarning)
 
 ENGINE: str = choose_engine(os.environ.get("D2PD_ENGINE") or "auto")
 
