@@ -116,7 +116,8 @@ def test_finite_loss_with_infinite_gradient_is_stopped_before_the_optimizer():
 
 def test_models_own_check_gets_the_names_of_the_images():
     step = make_step(Raising(), [[sample(name="r.png")]])
-    with EventStorage(0), pytest.raises(DivergedError, match=r"contain Inf/NaN; images of this batch: r\.png"):
+    message = r"contain Inf/NaN; images of this batch: r\.png"
+    with EventStorage(0), pytest.raises(DivergedError, match=message):
         step.run_step()
 
 
