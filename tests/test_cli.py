@@ -65,11 +65,12 @@ def test_mistakes_end_in_one_line_and_exit_code_two(words, message):
     assert done.stderr.count("\n") == 1
 
 
-def test_output_folder_that_cannot_be_made_is_one_line(quick_opts):
+@pytest.mark.parametrize("words", [["train_net.py"], ["-m", "d2pd", "show"]], ids=["train", "show"])
+def test_output_folder_that_cannot_be_made_is_one_line(quick_opts, words):
     config = "configs/quick/faster_rcnn_synthetic.yaml"
-    done = run("train_net.py", "--config-file", config, *quick_opts, "OUTPUT_DIR", "/proc/d2pd")
+    done = run(*words, "--config-file", config, *quick_opts, "OUTPUT_DIR", "/proc/d2pd")
     assert done.returncode == 2
-    assert done.stderr.startswith("d2pd: OUTPUT_DIR /proc/d2pd cannot be written: ")
+    assert done.stderr.startswith("d2pd: OUTPUT_DIR /proc/d2pd cannot be ")
     assert done.stderr.count("\n") == 1
 
 

@@ -123,7 +123,6 @@ def load_train_records(cfg: CfgNode) -> list[Record]:
             f"{', '.join(names)}: no training image with an object is left; look at the label "
             "file, or set DATALOADER.FILTER_EMPTY_ANNOTATIONS False to train on empty images"
         )
-    logger.info("Training on %d images of %s", len(records), ", ".join(names))
     return records
 
 
@@ -157,6 +156,7 @@ def build_train_loader(cfg: CfgNode, start_iter: int = 0) -> SampleLoader:
             ``load_train_records``.
     """
     dataset = build_train_dataset(cfg)
+    logger.info("Training on %d images of %s", len(dataset), ", ".join(cfg.DATASETS.TRAIN))
     world_size, total = comm.get_world_size(), cfg.SOLVER.IMS_PER_BATCH
     if total % world_size:
         raise ConfigError(

@@ -101,8 +101,14 @@ def write_train_batch(cfg: CfgNode, folder: Path) -> Path:
 
     Returns:
         The path of the picture.
+
+    Raises:
+        ConfigError: If the folder cannot be made.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"OUTPUT_DIR {folder} cannot be made: {error}") from error
     path = folder / "train_batch.png"
     classes = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).thing_classes
     draw_batch(first_samples(cfg, PREVIEW_SAMPLES), classes, path, image_format=cfg.INPUT.FORMAT)
