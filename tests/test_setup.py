@@ -142,6 +142,7 @@ def test_every_make_target_of_the_readme_exists():
 def test_every_file_of_the_project_that_the_readme_names_is_there():
     named = set(re.findall(r"\b(?:configs|notebooks|docs|d2pd|tests)/[\w./-]*\w", README))
 
+    named.remove("configs/mine.yaml")  # the reader's own
     assert len(named) > 10
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
 

@@ -382,7 +382,7 @@ def test_a_selection_that_leaves_nothing_is_refused(write):
         (b'{"images": "\xe9"}', "{}: byte 12 is not UTF-8 text; save the file as UTF-8"),
         (
             b"[1, 2]",
-            "{}: expected an object with images and annotations, got a list; KAIST and COCO "
+            "{}: expected an object with images and annotations, got list; KAIST and COCO "
             "label files have both lists",
         ),
         (
