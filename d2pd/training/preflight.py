@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 
 from d2pd.config import REGISTER_DEFAULTS
-from d2pd.d2 import CfgNode, DatasetCatalog, MetadataCatalog
+from d2pd.d2 import CfgNode, DatasetCatalog, MetadataCatalog, build_model
 from d2pd.data.augmentation import build_augmentation
 from d2pd.data.registration import missing_files, unreadable_labels
 from d2pd.errors import ConfigError, DeviceError, MissingFileError, UserError
-from d2pd.training.weights import read_weights, resolve_weights
+from d2pd.training.weights import WeightsFile, match_weights, read_weights, resolve_weights
 
 PHOTO_FORMATS = ("csv", "coco")
 """Formats whose images are files of one kind, whatever the camera."""
@@ -26,7 +26,7 @@ class PreflightError(UserError):
 
 
 def check_run(cfg: CfgNode, *, resume: bool = False, eval_only: bool = False) -> None:
-    """Check device, datasets, weights and output folder; fetch the weights where they are a URL.
+    """Check device, datasets, model, weights and output folder; fetch weights that are a URL.
 
     Args:
         cfg: The whole configuration, its datasets registered. ``MODEL.DEVICE`` "auto" and the
@@ -44,7 +44,7 @@ def check_run(cfg: CfgNode, *, resume: bool = False, eval_only: bool = False) ->
         lambda: _check_device(cfg),
         lambda: check_datasets(cfg, names if eval_only or cfg.DATASETS.TRAIN else [], first),
         lambda: _check_augmentation(cfg),
-        lambda: _check_weights(cfg, resume, eval_only),
+        lambda: _check_model(cfg, resume, eval_only),
         lambda: _check_output(cfg, resume or eval_only),
     ]
     problems: list[str] = []
@@ -167,21 +167,32 @@ def check_classes(cfg: CfgNode, names: Sequence[str]) -> None:
         )
 
 
-def _check_weights(cfg: CfgNode, resume: bool, eval_only: bool) -> None:
+def _check_model(cfg: CfgNode, resume: bool, eval_only: bool) -> None:
+    """Build the model once, and see that the weights are its own, before anything is written."""
+    file = _starting_weights(cfg, resume, eval_only)
+    trial = cfg.clone()
+    trial.MODEL.DEVICE = "cpu"
+    shapes = {name: tuple(tensor.shape) for name, tensor in build_model(trial).state_dict().items()}
+    if file is not None:
+        match_weights(file.state, shapes, source=str(file.path))
+
+
+def _starting_weights(cfg: CfgNode, resume: bool, eval_only: bool) -> WeightsFile | None:
+    """Read what the run starts from; None where it starts anew or goes on."""
     tag = Path(cfg.OUTPUT_DIR) / "last_checkpoint"
     if resume and tag.is_file() and tag.stat().st_size:
-        return
+        return None
     if cfg.MODEL.WEIGHTS:
         path = resolve_weights(cfg.MODEL.WEIGHTS)
-        read_weights(path)  # a damaged file is to be heard of now
         cfg.MODEL.WEIGHTS = str(path)
-    elif eval_only:
+        return read_weights(path)
+    if eval_only:
         raise MissingFileError(
             "--eval-only needs a trained model: MODEL.WEIGHTS PATH, or --resume for the newest "
             f"checkpoint in {cfg.OUTPUT_DIR}"
         )
-    else:
-        _check_scratch(cfg)
+    _check_scratch(cfg)
+    return None
 
 
 def _check_scratch(cfg: CfgNode) -> None:

@@ -1,6 +1,7 @@
 """What stands in the way of a run is listed at once, each with its cure, and nothing is written."""
 
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from d2pd.config import load_config
+from d2pd.d2 import ENGINE
 from d2pd.data.registration import register_from_config
 from d2pd.errors import DeviceError
 from d2pd.training import preflight
@@ -18,6 +20,8 @@ from d2pd.training.preflight import (
     resolve_device,
 )
 
+BASE = Path(__file__).resolve().parents[2] / "configs/Base-FasterRCNN-FPN.yaml"
+
 
 @pytest.fixture
 def make_cfg(tmp_path):
@@ -27,11 +31,15 @@ def make_cfg(tmp_path):
     (tmp_path / "labels.csv").write_text("a.png,1,2,30,35,person\n")
     register = {"FORMAT": "csv", "ANNOTATIONS": "labels.csv", "IMAGES": "images"}
     config = {
+        "_BASE_": str(BASE),
         "MODEL": {
             "DEVICE": "cpu",
+            "WEIGHTS": "",
             "BACKBONE": {"FREEZE_AT": 0},
-            "RESNETS": {"NORM": "BN"},
+            "RESNETS": {"NORM": "BN", "DEPTH": 18, "RES2_OUT_CHANNELS": 64},
+            "FPN": {"OUT_CHANNELS": 16},
             "ROI_HEADS": {"NUM_CLASSES": 1},
+            "ROI_BOX_HEAD": {"FC_DIM": 32},
         },
         "DATASETS": {
             "ROOT": str(tmp_path),
@@ -120,6 +128,22 @@ def test_folder_below_a_file_or_without_permission_is_refused(make_cfg, tmp_path
     monkeypatch.setattr(preflight.os, "access", lambda path, mode: False)
     _, lines = problems_of(make_cfg("OUTPUT_DIR", str(tmp_path / "new/x")))
     assert f"new/x cannot be written: no permission in {tmp_path}" in lines[0]
+
+
+def test_weights_of_another_model_are_refused_before_anything_is_written(make_cfg, tmp_path):
+    torch.save({"layer.weight": torch.zeros(3, 3)}, tmp_path / "other.pth")
+    _, lines = problems_of(make_cfg("MODEL.WEIGHTS", str(tmp_path / "other.pth")))
+    assert f"{tmp_path / 'other.pth'} does not fit the model: 0 of " in lines[0]
+    assert not (tmp_path / "output").exists()
+
+
+@pytest.mark.skipif(ENGINE == "detectron2", reason="Detectron2 has masks")
+def test_key_that_the_engine_cannot_honour_is_refused_before_anything_is_written(
+    make_cfg, tmp_path
+):
+    _, lines = problems_of(make_cfg("MODEL.MASK_ON", "True"))
+    assert "does not do MODEL.MASK_ON True" in lines[0]
+    assert not (tmp_path / "output").exists()
 
 
 def test_evaluation_needs_a_model(make_cfg):
