@@ -99,7 +99,16 @@ class FPN(Backbone):
 
 @BACKBONE_REGISTRY.register()
 def build_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
-    """Build a ResNet with a pyramid from ``MODEL.RESNETS`` and ``MODEL.FPN``."""
+    """Build a ResNet with a pyramid from ``MODEL.RESNETS`` and ``MODEL.FPN``.
+
+    Raises:
+        ConfigError: If the pyramid does not reach res5; besides what ``FPN`` raises.
+    """
+    if cfg.MODEL.FPN.IN_FEATURES[-1:] != ["res5"]:
+        raise ConfigError(
+            f"MODEL.FPN.IN_FEATURES is {cfg.MODEL.FPN.IN_FEATURES}; it has to end in res5, as "
+            "Detectron2 pools the top level from p5"
+        )
     return FPN(
         bottom_up=build_resnet_backbone(cfg, input_shape),
         in_features=list(cfg.MODEL.FPN.IN_FEATURES),
