@@ -41,6 +41,11 @@ ALLOWED_VALUES: dict[str, tuple[str, ...]] = {
     "INPUT.RANDOM_FLIP": ("horizontal", "vertical", "none"),
     "INPUT.MIN_SIZE_TRAIN_SAMPLING": ("choice", "range"),
     "DATALOADER.SAMPLER_TRAIN": ("TrainingSampler",),
+    "SOLVER.UNIT": ("iter", "epoch"),
+    "SOLVER.AMP.PRECISION": ("fp16", "bf16"),
+    "EARLY_STOPPING.MODE": ("auto", "min", "max"),
+    "BEST_CHECKPOINT.MODE": ("auto", "min", "max"),
+    "NON_FINITE.POLICY": ("abort", "skip"),
 }
 
 LOWEST_VALUES: dict[str, int] = {
@@ -56,21 +61,39 @@ LOWEST_VALUES: dict[str, int] = {
     "DATASETS.SYNTHETIC.NUM_TRAIN": 1,
     "DATASETS.SYNTHETIC.NUM_TEST": 1,
     "DATASETS.SYNTHETIC.SEED": 0,
+    "SOLVER.ACCUMULATE": 1,
+    "VALIDATION.PERIOD": -1,
+    "VALIDATION.MAX_IMAGES": 0,
+    "EARLY_STOPPING.PATIENCE": 0,
+    "EARLY_STOPPING.MIN_DELTA": 0,
+    "EARLY_STOPPING.WARMUP_ITERS": 0,
+    "CHECKPOINT.KEEP": 0,
+    "CHECKPOINT.MINUTES": 0,
+    "CHECKPOINT.STOP_AFTER_MINUTES": 0,
+    "NON_FINITE.BUDGET": 0,
 }
 
 HONOURED: dict[str, str] = {
-    "": "CUDNN_BENCHMARK OUTPUT_DIR SEED VERSION",
+    "": "CUDNN_BENCHMARK DETERMINISTIC OUTPUT_DIR SEED VERSION",
+    "BEST_CHECKPOINT.": "METRIC MODE",
+    "CHECKPOINT.": "KEEP MINUTES MIRROR_DIR STOP_AFTER_MINUTES",
     "DATALOADER.": "ASPECT_RATIO_GROUPING FILTER_EMPTY_ANNOTATIONS NUM_WORKERS SAMPLER_TRAIN",
     "DATASETS.": "FINAL_TEST MIN_BOX_SIZE ROOT TEST TRAIN",
     "DATASETS.SYNTHETIC.": "NUM_TEST NUM_TRAIN SEED",
+    "EARLY_STOPPING.": "DIVERGENCE_THRESHOLD METRIC MIN_DELTA MODE PATIENCE WARMUP_ITERS",
     "INPUT.": "FORMAT MAX_SIZE_TEST MAX_SIZE_TRAIN MIN_SIZE_TEST MIN_SIZE_TRAIN "
     "MIN_SIZE_TRAIN_SAMPLING MODALITY RANDOM_FLIP",
     "INPUT.CROP.": "ENABLED SIZE TYPE",
-    "SOLVER.": "BASE_LR BASE_LR_END BIAS_LR_FACTOR CHECKPOINT_PERIOD GAMMA IMS_PER_BATCH "
-    "LR_SCHEDULER_NAME MAX_ITER MOMENTUM NESTEROV OPTIMIZER RESCALE_INTERVAL STEPS "
-    "WARMUP_FACTOR WARMUP_ITERS WARMUP_METHOD WEIGHT_DECAY WEIGHT_DECAY_BIAS WEIGHT_DECAY_NORM",
+    "NON_FINITE.": "BUDGET POLICY",
+    "SOLVER.": "ACCUMULATE BASE_LR BASE_LR_END BIAS_LR_FACTOR CHECKPOINT_PERIOD GAMMA "
+    "IMS_PER_BATCH LR_SCHEDULER_NAME MAX_ITER MOMENTUM NESTEROV OPTIMIZER RESCALE_INTERVAL STEPS "
+    "UNIT WARMUP_FACTOR WARMUP_ITERS WARMUP_METHOD WEIGHT_DECAY WEIGHT_DECAY_BIAS "
+    "WEIGHT_DECAY_NORM",
+    "SOLVER.AMP.": "ENABLED PRECISION",
     "SOLVER.CLIP_GRADIENTS.": "CLIP_TYPE CLIP_VALUE ENABLED NORM_TYPE",
     "TEST.": "DETECTIONS_PER_IMAGE EVAL_PERIOD EXPECTED_RESULTS",
+    "VALIDATION.": "DATASET MAX_IMAGES PERIOD",
+    "WANDB.": "ENABLED NAME PROJECT",
 }
 """Keys outside MODEL that have an effect; MODEL belongs to the engine, which checks its own.
 
@@ -110,6 +133,53 @@ def add_d2pd_config(cfg: CfgNode) -> None:
     cfg.DATASETS.SYNTHETIC = CfgNode({"NUM_TRAIN": 400, "NUM_TEST": 60, "SEED": 0})
     cfg.INPUT.MODALITY = "visible"
     cfg.SOLVER.OPTIMIZER = "SGD"
+    cfg.SOLVER.UNIT = "iter"  # iter | epoch: of every length and period below
+    cfg.SOLVER.ACCUMULATE = 1  # parts that a batch is divided into, to save memory
+    cfg.SOLVER.AMP.PRECISION = "fp16"  # fp16 | bf16, where SOLVER.AMP.ENABLED
+    cfg.DETERMINISTIC = False  # on a GPU: the same bits each time, at a cost
+    _add_loop_config(cfg)
+
+
+def _add_loop_config(cfg: CfgNode) -> None:
+    """Add the keys of validation loss, early stopping, checkpoints and guards."""
+    cfg.VALIDATION = CfgNode(
+        {
+            "PERIOD": -1,  # iterations; -1: that of TEST.EVAL_PERIOD; 0: only after the last
+            "DATASET": "",  # empty: the first of DATASETS.TEST
+            "MAX_IMAGES": 0,  # evenly spread over the dataset; 0: all
+        }
+    )
+    cfg.EARLY_STOPPING = CfgNode(
+        {
+            "METRIC": "",  # any logged one, such as val/total_loss; empty: never stop early
+            "MODE": "auto",  # min | max | auto: from the name
+            "PATIENCE": 5,  # evaluations without a better value
+            "MIN_DELTA": 0.0,  # what a value must be better by, in the metric's unit
+            "WARMUP_ITERS": 0,  # evaluations before this iteration do not use up patience
+            "DIVERGENCE_THRESHOLD": None,  # stop at once at a value worse than this
+        }
+    )
+    cfg.BEST_CHECKPOINT = CfgNode(
+        {
+            "METRIC": (),  # empty: AP of the first of DATASETS.TEST, else val/total_loss
+            "MODE": "auto",
+        }
+    )
+    cfg.CHECKPOINT = CfgNode(
+        {
+            "KEEP": 3,  # newest numbered checkpoints to keep; 0: all
+            "MINUTES": 0,  # save also when this time has passed since the last; 0: never
+            "MIRROR_DIR": "",  # a second folder that gets a copy, such as a mounted Drive
+            "STOP_AFTER_MINUTES": 0,  # save and stop after this time; 0: no limit
+        }
+    )
+    cfg.NON_FINITE = CfgNode(
+        {
+            "POLICY": "abort",  # abort | skip: what a step that is not finite does to the run
+            "BUDGET": 10,  # skipped steps of a run, at most
+        }
+    )
+    cfg.WANDB = CfgNode({"ENABLED": False, "PROJECT": "d2pd", "NAME": ""})
 
 
 def default_config() -> CfgNode:

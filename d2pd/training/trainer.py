@@ -26,7 +26,7 @@ from d2pd.data.loader import build_test_loader, build_train_loader
 from d2pd.errors import UserError
 from d2pd.evaluation.evaluators import CocoEvaluator
 from d2pd.training.checkpoint import Checkpointer
-from d2pd.training.hooks import ProgressBar
+from d2pd.training.hooks.progress_bar import ProgressBar
 from d2pd.training.optimizer import build_optimizer
 from d2pd.training.step import Step
 

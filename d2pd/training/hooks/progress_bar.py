@@ -1,4 +1,4 @@
-"""Hooks that Detectron2 does not have. Each has one job."""
+"""A progress bar for a person at a terminal."""
 
 import sys
 
