@@ -22,7 +22,10 @@ Sample = dict[str, Any]
 
 
 class MappedRecords(Dataset[Sample]):
-    """Records seen through a mapper; item ``(k, index)`` is record ``index`` as sample k."""
+    """Records seen through a mapper; item ``(k, index)`` is record ``index`` as sample k.
+
+    A sample also has ``row``: ``index``, by which messages name its record.
+    """
 
     def __init__(self, records: Sequence[Record], mapper: Mapper) -> None:
         """Keep both, neither copied nor changed."""
@@ -34,7 +37,7 @@ class MappedRecords(Dataset[Sample]):
 
     def __getitem__(self, item: tuple[int, int]) -> Sample:
         k, index = item
-        return self.mapper(self.records[index], k)
+        return {**self.mapper(self.records[index], k), "row": index}
 
 
 class ErrorsAsItems(Dataset[Sample | UserError]):

@@ -15,6 +15,7 @@ from d2pd.data.loader import (
     build_train_loader,
     first_samples,
     load_records,
+    load_train_records,
 )
 from d2pd.errors import AnnotationError, ConfigError
 
@@ -75,6 +76,13 @@ def assert_same(one: list[list[dict]], other: list[list[dict]]) -> None:
         assert torch.equal(mine["image"], theirs["image"])
         assert torch.equal(mine["instances"].gt_boxes.tensor, theirs["instances"].gt_boxes.tensor)
         assert torch.equal(mine["ignore_boxes"], theirs["ignore_boxes"])
+
+
+def test_sample_says_the_row_of_its_record_in_the_training_list(cfg):
+    records = load_train_records(cfg)
+    samples = flat(batches(cfg, 4))
+    assert [s["image_id"] for s in samples] == [records[s["row"]]["image_id"] for s in samples]
+    assert len({s["row"] for s in samples}) == len(records)
 
 
 def test_resume_gives_the_batches_of_an_uninterrupted_run(cfg):
