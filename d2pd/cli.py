@@ -140,7 +140,7 @@ def _show(args: argparse.Namespace) -> int:
     from d2pd.config import load_config
     from d2pd.data.registration import register_from_config
     from d2pd.training.preflight import check_datasets
-    from d2pd.training.run import write_train_batch
+    from d2pd.training.pictures import write_train_batch
 
     cfg = load_config(args.config_file, args.opts)
     register_from_config(cfg)

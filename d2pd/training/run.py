@@ -1,25 +1,21 @@
 """One run from arguments to results: what ``train_net.py`` and the notebooks start."""
 
 import argparse
-import json
 import logging
 from pathlib import Path
 from typing import Any
 
 from d2pd.config import load_config
-from d2pd.d2 import CfgNode, DatasetCatalog, MetadataCatalog, default_setup, setup_logger
-from d2pd.data.loader import first_samples
+from d2pd.d2 import CfgNode, default_setup, setup_logger
 from d2pd.data.registration import register_from_config
-from d2pd.errors import ConfigError, UserError
-from d2pd.reporting.curves import draw_curves
-from d2pd.reporting.gallery import draw_batch, draw_detections
+from d2pd.errors import ConfigError
 from d2pd.training.checkpoint import Checkpointer
+from d2pd.training.pictures import write_pictures, write_train_batch
 from d2pd.training.preflight import check_run
 from d2pd.training.trainer import Trainer, check_expected
 
 logger = logging.getLogger(__name__)
 
-PREVIEW_SAMPLES = 8
 TERMINAL_LINES = 30
 
 
@@ -90,56 +86,3 @@ def _evaluate(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any]:
     results = dict(Trainer.test(cfg, model)) if cfg.DATASETS.TEST else {}
     results.update(Trainer.test_final(cfg, model))
     return results
-
-
-def write_train_batch(cfg: CfgNode, folder: Path) -> Path:
-    """Draw the first samples of the training exactly as the model gets them.
-
-    Args:
-        cfg: Its training datasets registered.
-        folder: ``train_batch.png`` is written here; made if it is not there.
-
-    Returns:
-        The path of the picture.
-
-    Raises:
-        ConfigError: If the folder cannot be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"OUTPUT_DIR {folder} cannot be made: {error}") from error
-    path = folder / "train_batch.png"
-    classes = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).thing_classes
-    draw_batch(first_samples(cfg, PREVIEW_SAMPLES), classes, path, image_format=cfg.INPUT.FORMAT)
-    return path
-
-
-def write_pictures(cfg: CfgNode) -> dict[str, Path]:
-    """Draw the curves of a run and detections beside labels, from what the run has written.
-
-    Returns:
-        What is drawn -> the path of the picture.
-    """
-    output = Path(cfg.OUTPUT_DIR)
-    pictures: dict[str, Path] = {}
-    if (output / "metrics.json").is_file():
-        try:
-            draw_curves(output / "metrics.json", output / "curves.png")
-            pictures["curves"] = output / "curves.png"
-        except UserError as error:  # such as no row yet: the results are there all the same
-            logger.warning("no curves: %s", error)
-    for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.FINAL_TEST):
-        found = output / "inference" / name / "predictions.json"
-        if not found.is_file():
-            continue
-        path = output / f"detections_{name}.png"
-        draw_detections(
-            DatasetCatalog.get(name),
-            json.loads(found.read_text(encoding="utf-8")),
-            MetadataCatalog.get(name).thing_classes,
-            path,
-            modality=cfg.INPUT.MODALITY,
-        )
-        pictures[f"detections on {name}"] = path
-    return pictures

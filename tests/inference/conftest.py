@@ -25,7 +25,7 @@ def tiny_run(tmp_path_factory) -> Path:
     cfg.merge_from_list(["MODEL.DEVICE", "cpu", "INPUT.MODALITY", "visible"])
     cfg.merge_from_list(["INPUT.MIN_SIZE_TEST", 128, "INPUT.MAX_SIZE_TEST", 160])
     cfg.DATASETS.ROOT = str(folder)
-    entry = cfg.DATASETS.REGISTER.synthetic_test.clone()
+    entry = cfg.DATASETS.REGISTER.synthetic_val.clone()
     entry.merge_from_list(["FORMAT", "csv", "ANNOTATIONS", "labels.csv", "IMAGES", "images"])
     entry.CLASSES = ["person"]
     cfg.DATASETS.REGISTER.clear()

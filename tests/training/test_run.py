@@ -16,7 +16,8 @@ import torch
 from d2pd.config import default_config
 from d2pd.d2 import ENGINE, TrainerBase, default_argument_parser
 from d2pd.errors import UserError
-from d2pd.training.run import is_short, main, write_pictures
+from d2pd.training.pictures import write_pictures
+from d2pd.training.run import is_short, main
 from d2pd.training.trainer import Trainer, UnexpectedResultError, check_expected
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,7 +53,7 @@ def test_twenty_steps_leave_weights_curves_and_pictures(finished):
     assert (output / "last_checkpoint").read_text() == "model_final.pth"
     for name in ("model_0000009.pth", "model_0000019.pth", "config.yaml", "log.txt"):
         assert (output / name).is_file()
-    for name in ("train_batch.png", "curves.png", "detections_synthetic_test.png"):
+    for name in ("train_batch.png", "curves.png", "detections_synthetic_val.png"):
         picture = cv2.imread(str(output / name))
         assert picture.std() > 10, f"{name} is blank"
     assert list(output.glob("events.out.tfevents.*"))

@@ -1,0 +1,43 @@
+"""Keeps the recent scalars across a resume."""
+
+from typing import Any
+
+from d2pd.d2 import HookBase
+
+WINDOW = 20
+"""Iterations that the medians of the writers reach back."""
+
+
+class ScalarHistory(HookBase):
+    """Puts the scalars of the iterations before a resume back into the event storage.
+
+    Without them the medians in ``metrics.json`` would start anew. Comes first among the hooks.
+    """
+
+    def __init__(self) -> None:
+        self._restored: dict[str, Any] = {}
+
+    def before_train(self) -> None:
+        """Fill the new storage with what was loaded."""
+        for name, entry in self._restored.items():
+            for value, iteration in entry["values"]:
+                self.trainer.storage.put_scalar(
+                    name, value, smoothing_hint=entry["is_smoothed"], cur_iter=iteration
+                )
+        self._restored = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return name -> the values of the last iterations, and whether writers smooth them."""
+        storage = self.trainer.storage
+        hints = storage.smoothing_hints()
+        return {
+            name: {
+                "values": [[float(v), int(i)] for v, i in history.values()[-WINDOW:]],
+                "is_smoothed": hints[name],
+            }
+            for name, history in storage.histories().items()
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep what ``state_dict`` returned until training starts."""
+        self._restored = state_dict

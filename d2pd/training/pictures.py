@@ -1,0 +1,68 @@
+"""Pictures of a run, from its configuration and from what it has written."""
+
+import json
+import logging
+from pathlib import Path
+
+from d2pd.d2 import CfgNode, DatasetCatalog, MetadataCatalog
+from d2pd.data.loader import first_samples
+from d2pd.errors import ConfigError, UserError
+from d2pd.reporting.curves import draw_curves
+from d2pd.reporting.gallery import draw_batch, draw_detections
+
+logger = logging.getLogger(__name__)
+
+PREVIEW_SAMPLES = 8
+
+
+def write_train_batch(cfg: CfgNode, folder: Path) -> Path:
+    """Draw the first samples of the training exactly as the model gets them.
+
+    Args:
+        cfg: Its training datasets registered.
+        folder: ``train_batch.png`` is written here; made if it is not there.
+
+    Returns:
+        The path of the picture.
+
+    Raises:
+        ConfigError: If the folder cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"OUTPUT_DIR {folder} cannot be made: {error}") from error
+    path = folder / "train_batch.png"
+    classes = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).thing_classes
+    draw_batch(first_samples(cfg, PREVIEW_SAMPLES), classes, path, image_format=cfg.INPUT.FORMAT)
+    return path
+
+
+def write_pictures(cfg: CfgNode) -> dict[str, Path]:
+    """Draw the curves of a run and detections beside labels, from what the run has written.
+
+    Returns:
+        What is drawn -> the path of the picture.
+    """
+    output = Path(cfg.OUTPUT_DIR)
+    pictures: dict[str, Path] = {}
+    if (output / "metrics.json").is_file():
+        try:
+            draw_curves(output / "metrics.json", output / "curves.png")
+            pictures["curves"] = output / "curves.png"
+        except UserError as error:  # such as no row yet: the results are there all the same
+            logger.warning("no curves: %s", error)
+    for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.FINAL_TEST):
+        found = output / "inference" / name / "predictions.json"
+        if not found.is_file():
+            continue
+        path = output / f"detections_{name}.png"
+        draw_detections(
+            DatasetCatalog.get(name),
+            json.loads(found.read_text(encoding="utf-8")),
+            MetadataCatalog.get(name).thing_classes,
+            path,
+            modality=cfg.INPUT.MODALITY,
+        )
+        pictures[f"detections on {name}"] = path
+    return pictures
