@@ -12,6 +12,7 @@ from d2pd.d2 import BoxMode, CfgNode, DatasetCatalog, MetadataCatalog, comm
 from d2pd.data.augmentation import build_augmentation
 from d2pd.data.cleaning import drop_images_without_objects
 from d2pd.data.mapper import Mapper
+from d2pd.data.registration import RegisteredDataset
 from d2pd.data.sampler import TrainingSampler
 from d2pd.errors import AnnotationError, ConfigError, UserError
 
@@ -92,20 +93,33 @@ class Batches:
             yield list(islice(stream, self.batch_size))
 
 
-def load_records(dataset_name: str) -> list[Record]:
+def load_records(dataset_name: str, *, cleaned: bool = True) -> list[Record]:
     """Load a registered dataset, with every box as XYXY_ABS whatever its registration left.
+
+    Args:
+        dataset_name: As in the catalog.
+        cleaned: False gives the boxes as the label file has them, faults included; a dataset that
+            d2pd did not register comes as its own function gives it.
 
     Raises:
         KeyError: If no dataset of that name is registered.
     """
+    if not cleaned and dataset_name in DatasetCatalog:
+        load: Any = DatasetCatalog[dataset_name]
+        if isinstance(load, RegisteredDataset):
+            return load.read_uncleaned()
     return [_as_xyxy(record) for record in DatasetCatalog.get(dataset_name)]
 
 
-def load_train_records(cfg: CfgNode) -> list[Record]:
+def load_train_records(cfg: CfgNode, *, cleaned: bool = True) -> list[Record]:
     """Load the records of ``DATASETS.TRAIN``, one dataset after the other.
 
     Images without an object are dropped where ``DATALOADER.FILTER_EMPTY_ANNOTATIONS`` says so,
     and their count is logged.
+
+    Args:
+        cfg: Read here: DATASETS.TRAIN and DATALOADER.
+        cleaned: See ``load_records``.
 
     Raises:
         ConfigError: If no dataset is named, or two have different classes.
@@ -115,7 +129,7 @@ def load_train_records(cfg: CfgNode) -> list[Record]:
     if not names:
         raise ConfigError('DATASETS.TRAIN is empty; name a dataset, such as ("kaist_train",)')
     _check_same_classes(names)
-    records = [record for name in names for record in load_records(name)]
+    records = [record for name in names for record in load_records(name, cleaned=cleaned)]
     if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
         total = len(records)
         records, report = drop_images_without_objects(records)
@@ -191,16 +205,45 @@ def build_test_loader(cfg: CfgNode, dataset_name: str) -> SampleLoader:
         is_train=False,
         seed=0,
     )
-    records = load_records(dataset_name)
-    loader = DataLoader(
-        ErrorsAsItems(MappedRecords(records, mapper)),
-        sampler=[(index, index) for index in range(len(records))],
+    dataset = MappedRecords(load_records(dataset_name), mapper)
+    return SampleLoader(one_by_one(dataset, cfg.DATALOADER.NUM_WORKERS))
+
+
+def build_diagnosis_loader(
+    cfg: CfgNode, records: Sequence[Record]
+) -> DataLoader[Sample | UserError]:
+    """Build the loader of images as in testing, with every box that is no region as a target.
+
+    Boxes are clipped to their image; those without area stay.
+
+    Args:
+        cfg: Read here: INPUT and DATALOADER.NUM_WORKERS.
+        records: Given in their order, one at a time.
+
+    Returns:
+        Lists of one item: the sample, or the error of one whose picture cannot be used.
+    """
+    mapper = Mapper(
+        modality=cfg.INPUT.MODALITY,
+        image_format=cfg.INPUT.FORMAT,
+        transforms=build_augmentation(cfg, is_train=False),
+        is_train=True,
+        seed=0,
+        min_box_size=None,
+    )
+    return one_by_one(MappedRecords(records, mapper), cfg.DATALOADER.NUM_WORKERS)
+
+
+def one_by_one(dataset: MappedRecords, num_workers: int) -> DataLoader[Sample | UserError]:
+    """Return a loader of all records in order, one at a time, errors of the user as items."""
+    return DataLoader(
+        ErrorsAsItems(dataset),
+        sampler=[(index, index) for index in range(len(dataset))],
         batch_size=1,
-        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        num_workers=num_workers,
         collate_fn=_as_list,
         worker_init_fn=_calm_worker,
     )
-    return SampleLoader(loader)
 
 
 def first_samples(cfg: CfgNode, count: int, start_iter: int = 0) -> list[Sample]:

@@ -37,7 +37,7 @@ class Mapper:
         transforms: v2.Transform,
         is_train: bool,
         seed: int,
-        min_box_size: float = 1.0,
+        min_box_size: float | None = 1.0,
     ) -> None:
         """Set up the mapper.
 
@@ -47,7 +47,8 @@ class Mapper:
             transforms: Applied to ``{"image": tv_tensors.Image, "boxes": BoundingBoxes}``.
             is_train: Whether samples carry their targets.
             seed: Not negative; with k it seeds torch's generator during ``transforms``.
-            min_box_size: Boxes narrower or lower than this after augmentation are dropped, px.
+            min_box_size: Boxes narrower or lower than this after augmentation are dropped, px;
+                None keeps all, those without area too, for those who look for faults.
         """
         self.modality = modality
         self.image_format = image_format
@@ -114,18 +115,20 @@ def _targets(
     image: torch.Tensor,
     boxes: torch.Tensor,
     annotations: Sequence[Mapping[str, Any]],
-    min_box_size: float,
+    min_box_size: float | None,
 ) -> dict[str, Any]:
     height, width = image.shape[-2:]
     limits = boxes.new_tensor([width, height, width, height])
     boxes = torch.minimum(boxes.clamp(min=0), limits)
-    sides = boxes[:, 2:] - boxes[:, :2]
-    is_large = (sides >= min_box_size).all(dim=1) & (sides > 0).all(dim=1)
+    is_kept = torch.ones(len(boxes), dtype=torch.bool)
+    if min_box_size is not None:
+        sides = boxes[:, 2:] - boxes[:, :2]
+        is_kept = (sides >= min_box_size).all(dim=1) & (sides > 0).all(dim=1)
     is_ignore = torch.tensor(
         [bool(a.get("ignore", 0) or a.get("iscrowd", 0)) for a in annotations], dtype=torch.bool
     )
     classes = torch.tensor([a["category_id"] for a in annotations], dtype=torch.int64)
     instances = Instances((height, width))
-    instances.gt_boxes = Boxes(boxes[is_large & ~is_ignore])
-    instances.gt_classes = classes[is_large & ~is_ignore]
-    return {"instances": instances, "ignore_boxes": boxes[is_large & is_ignore]}
+    instances.gt_boxes = Boxes(boxes[is_kept & ~is_ignore])
+    instances.gt_classes = classes[is_kept & ~is_ignore]
+    return {"instances": instances, "ignore_boxes": boxes[is_kept & is_ignore]}

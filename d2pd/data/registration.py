@@ -51,10 +51,18 @@ class RegisteredDataset:
         Raises:
             UserError: If the labels cannot be read; the message names file and row.
         """
+        return clean_records(self.read_uncleaned(), min_size=self.source.min_box_size)
+
+    def read_uncleaned(self) -> list[Record]:
+        """Give the records with every box as the file has it, faults included.
+
+        Raises:
+            UserError: If the labels cannot be read; the message names file and row.
+        """
         labels = self.source.read(self.source.images)
         if MetadataCatalog.get(self.name).get("thing_classes") != list(labels.class_names):
             _describe(self.name, self.source, labels.class_names)
-        return clean_records(labels.records, min_size=self.source.min_box_size)
+        return labels.records
 
 
 def register_kaist(

@@ -11,13 +11,14 @@ import torch
 from d2pd.config import default_config
 from d2pd.d2 import CfgNode, DatasetCatalog, MetadataCatalog
 from d2pd.data.loader import (
+    build_diagnosis_loader,
     build_test_loader,
     build_train_loader,
     first_samples,
     load_records,
     load_train_records,
 )
-from d2pd.errors import AnnotationError, ConfigError
+from d2pd.errors import AnnotationError, ConfigError, MissingFileError
 
 NAMES = ("loader_toys", "loader_more", "loader_empty")
 
@@ -184,3 +185,19 @@ def test_error_in_a_worker_keeps_its_class_and_file(cfg):
     with pytest.raises(AnnotationError, match=r"toy1\.png: not an image") as caught:
         batches(cfg, 3)
     assert "\n" not in str(caught.value)
+
+
+def test_diagnosis_goes_through_all_records_in_order_and_past_one_that_cannot_be_read(cfg):
+    records = load_train_records(cfg)
+    records[1]["annotations"] *= 2
+    records[1]["annotations"][1] = {**records[1]["annotations"][1], "bbox": [4.0, 5.0, 4.0, 9.0]}
+    Path(records[2]["file_name"]).unlink()
+    items = [item for (item,) in build_diagnosis_loader(cfg, records)]
+    assert isinstance(items.pop(2), MissingFileError)
+    assert [item["row"] for item in items] == [0, 1, *range(3, len(records))]
+    assert items[1]["instances"].gt_boxes.tensor[1].tolist() == [8, 10, 8, 18]
+    again = [item for (item,) in build_diagnosis_loader(cfg, records)]
+    assert all(
+        torch.equal(one["image"], other["image"])
+        for one, other in zip(items[:2], again[:2], strict=True)
+    )

@@ -6,6 +6,7 @@ from PIL import Image
 
 from d2pd.config import default_config, load_config
 from d2pd.d2 import DatasetCatalog, MetadataCatalog
+from d2pd.data.loader import load_records
 from d2pd.data.registration import (
     dataset_root,
     missing_files,
@@ -296,3 +297,11 @@ def test_an_entry_that_cannot_be_used_is_refused(tmp_path, entry, message):
         register_from_config(config(tmp_path, mine=entry))
     assert str(caught.value) == message
     assert "mine" not in DatasetCatalog
+
+
+def test_labels_can_be_had_as_the_file_has_them(root):
+    register_csv("d2pd_csv", root / "labels.csv", root)
+    records = load_records("d2pd_csv", cleaned=False)
+    boxes = [annotation["bbox"] for record in records for annotation in record["annotations"]]
+    assert boxes == [[1, 2, 30, 40], [5, 5, 5, 9]]
+    assert [len(record["annotations"]) for record in load_records("d2pd_csv")] == [1, 0]
