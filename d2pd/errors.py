@@ -27,3 +27,16 @@ class DeviceError(UserError, RuntimeError):
 
 class EngineError(UserError, ImportError):
     """The engine that was asked for is absent, broken or shadowed."""
+
+
+class RunInterrupted(Exception):
+    """A run that was asked to stop, and did so with everything saved.
+
+    Args:
+        message: What stopped it, where it stands and how it goes on.
+        exit_code: Of the command: 128 + the signal, or 75 for the time limit.
+    """
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

@@ -3,7 +3,7 @@
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,20 @@ class CocoEvaluator(DatasetEvaluator):
             logger.warning("%s: %s is NaN: %s", self.dataset_name, metric, reason)
         line = "  ".join(f"{metric} {value:.2f}" for metric, value in results.items())
         logger.info("%s: %s", self.dataset_name, line)
+
+
+class StopBetweenImages(DatasetEvaluator):
+    """Lets a request to stop leave an evaluation between two images; evaluates nothing."""
+
+    def __init__(self, check_stop: Callable[[], None]) -> None:
+        """Keep the function, which raises if a stop is asked for."""
+        self._check_stop = check_stop
+
+    def process(
+        self, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Ask after each image."""
+        self._check_stop()
 
 
 def coco_rows(instances: Instances, image_id: Any) -> list[dict[str, Any]]:
