@@ -1,0 +1,50 @@
+"""What a run leaves in its folder, for those who start another one there."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+TRACES = ("last_checkpoint", "metrics.json", "results.json", "model_*.pth")
+LEFTOVERS = (
+    *TRACES,
+    "events.out.tfevents.*",
+    "config.yaml",
+    "log.txt*",
+    "run.log",
+    "wandb_id",
+    "curves.png",
+    "detections_*.png",
+    "train_batch.png",
+    "inference",
+    "non_finite",
+)
+
+
+def held_run(folder: str | Path) -> str | None:
+    """Return the name of a file by which a folder holds a run; None where it holds none.
+
+    An empty file does not count: it is of a run that ended before its first line.
+    """
+    for path in _matches(Path(folder), TRACES):
+        if path.is_file() and path.stat().st_size:
+            return path.name
+    return None
+
+
+def remove_run(folder: str | Path) -> list[Path]:
+    """Delete what a run has written into a folder, and nothing else that lies there.
+
+    Returns:
+        What was deleted.
+    """
+    found = _matches(Path(folder), LEFTOVERS)
+    for path in found:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+    return found
+
+
+def _matches(folder: Path, patterns: Sequence[str]) -> list[Path]:
+    return [path for pattern in patterns for path in sorted(folder.glob(pattern))]

@@ -1,0 +1,37 @@
+"""What counts as a run in a folder, and what goes when another one takes its place."""
+
+import pytest
+
+from d2pd.training.run_folder import held_run, remove_run
+
+
+@pytest.mark.parametrize(
+    "name", ["last_checkpoint", "metrics.json", "model_0000009.pth", "model_best.pth"]
+)
+def test_folder_with_a_trace_of_a_run_holds_one(tmp_path, name):
+    (tmp_path / name).write_text("x")
+    assert held_run(tmp_path) == name
+
+
+def test_empty_trace_other_files_and_a_folder_that_is_not_there_hold_none(tmp_path):
+    (tmp_path / "metrics.json").touch()
+    (tmp_path / "notes.txt").write_text("mine")
+    assert held_run(tmp_path) is None
+    assert held_run(tmp_path / "absent") is None
+
+
+def test_what_a_run_wrote_goes_and_what_the_user_put_there_stays(tmp_path):
+    for name in ("model_0000009.pth", "model_final.pth", "metrics.json", "notes.txt", "my.pth"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / "inference/val").mkdir(parents=True)
+    (tmp_path / "inference/val/predictions.json").write_text("[]")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "keep").touch()
+    (tmp_path / "non_finite").symlink_to(elsewhere)
+
+    remove_run(tmp_path)
+
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["elsewhere", "my.pth", "notes.txt"]
+    assert (elsewhere / "keep").exists()
+    assert held_run(tmp_path) is None
