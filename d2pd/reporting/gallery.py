@@ -8,7 +8,19 @@ from typing import Any
 import numpy as np
 
 from d2pd.data.images import image_path, read_image
-from d2pd.reporting.sheet import DETECTION, IGNORE, LABEL, REMINDER, Mark, Tile, draw_sheet
+from d2pd.errors import UserError
+from d2pd.reporting.sheet import (
+    DETECTION,
+    FAULT,
+    IGNORE,
+    LABEL,
+    REMINDER,
+    Mark,
+    Tile,
+    draw_sheet,
+)
+
+TILES_OF_A_SHEET = 8
 
 
 def draw_batch(
@@ -76,6 +88,41 @@ def draw_detections(
     draw_sheet(tiles, path, heading=heading, columns=4)
 
 
+def draw_faults(
+    faulty: Sequence[tuple[Mapping[str, Any], str, Mapping[int, str]]],
+    class_names: Sequence[str],
+    folder: Path,
+    stem: str,
+    modality: str = "visible",
+) -> list[Path]:
+    """Draw images with all their labels, those that are at fault marked, eight on a sheet.
+
+    Args:
+        faulty: For each image its record, boxes XYXY as their file has them, the caption, and what
+            is wrong with each annotation at fault, by its position in the record.
+        class_names: In the order of the class ids.
+        folder: ``<stem>_1.png`` and so on are written here.
+        stem: See ``folder``.
+        modality: ``visible`` or ``lwir``: which image of a pair to draw on. Where it cannot be
+            read, an empty one of its size stands in.
+
+    Returns:
+        The files, in the order of the images.
+    """
+    heading = (
+        "Labels as their file has them.  Red: at fault, with a ring where there is nothing to "
+        f"see.  Green: {_learnt(class_names)}.  Hatched: ignore region."
+    )
+    paths: list[Path] = []
+    for start in range(0, len(faulty), TILES_OF_A_SHEET):
+        of_sheet = faulty[start : start + TILES_OF_A_SHEET]
+        tiles = [_faulty_tile(*one, class_names, modality) for one in of_sheet]
+        path = folder / f"{stem}_{len(paths) + 1}.png"
+        draw_sheet(tiles, path, heading=heading, columns=4)
+        paths.append(path)
+    return paths
+
+
 def choose_images(
     records: Sequence[Mapping[str, Any]], with_detections: set[Any], count: int
 ) -> list[Mapping[str, Any]]:
@@ -133,6 +180,30 @@ def _pair_of_tiles(
         Tile(image, f"{_plural(count, 'label')}  {_short(path)}", labels),
         Tile(image, _plural(len(found), "detection"), reminders + detections),
     ]
+
+
+def _faulty_tile(
+    record: Mapping[str, Any],
+    caption: str,
+    faults: Mapping[int, str],
+    class_names: Sequence[str],
+    modality: str,
+) -> Tile:
+    try:
+        path = image_path(record, modality)
+        image = np.ascontiguousarray(read_image(path, modality)[:, :, ::-1])
+    except UserError:
+        image = np.full((record["height"], record["width"], 3), 96, np.uint8)
+    marks = []
+    for position, annotation in enumerate(record["annotations"]):
+        if position in faults:
+            # Its nearest place in the picture; what is no number has none and goes to a corner.
+            bbox = np.nan_to_num(np.asarray(annotation["bbox"], dtype=float))
+            bbox = np.clip(bbox, 0, (image.shape[1], image.shape[0]) * 2)
+            marks.append(Mark(bbox.tolist(), FAULT, faults[position]))
+        else:
+            marks += _label_marks([annotation], class_names)
+    return Tile(image, caption, marks)
 
 
 def _label_marks(

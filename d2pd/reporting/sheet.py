@@ -24,15 +24,20 @@ LABEL = "label"
 IGNORE = "ignore"
 DETECTION = "detection"
 REMINDER = "reminder"
+FAULT = "fault"
 
-GREEN, ORANGE, GREY = "#3ddc5a", "#ff9f1c", "#d8d8d8"
+GREEN, ORANGE, GREY, RED = "#3ddc5a", "#ff9f1c", "#d8d8d8", "#ff4b4b"
 STYLES: dict[str, dict[str, Any]] = {
     LABEL: {"edgecolor": GREEN, "linewidth": 1.4},
     DETECTION: {"edgecolor": ORANGE, "linewidth": 1.4},
     REMINDER: {"edgecolor": GREEN, "linewidth": 1.2, "linestyle": (0, (3, 2))},
     IGNORE: {"edgecolor": GREY, "linewidth": 0.9, "linestyle": (0, (4, 3)), "hatch": "////"},
+    FAULT: {"edgecolor": RED, "linewidth": 1.8},
 }
-"""How each kind of box looks; ``REMINDER`` is a label on a picture of detections."""
+"""How each kind of box looks; ``REMINDER`` is a label on a picture of detections, ``FAULT`` one
+that cannot be learnt: it has a ring where it is too small to be seen, or outside."""
+
+RING = 22  # px on the sheet: diameter, and the least side of a fault that is seen without a ring
 
 
 @dataclass
@@ -111,10 +116,12 @@ def _draw_tile(axes: Axes, tile: Tile, tile_width: int) -> None:
     axes.set_anchor("NW")
     axes.set_axis_off()
     axes.set_title(shorten(tile.caption, tile_width // 8), loc="left", fontsize=9, pad=4)
-    for mark in tile.marks:
-        _draw_box(axes, mark)
     # Image pixels for one pixel of the sheet: letters keep their size whatever the image's.
     scale = max(width / tile_width, height / (tile_width * TALLEST))
+    for mark in tile.marks:
+        _draw_box(axes, mark)
+        if mark.kind == FAULT:
+            _draw_ring(axes, mark, (height, width), scale)
     for mark, place in place_texts(tile.marks, (height, width), scale):
         axes.text(
             place[0],
@@ -135,6 +142,27 @@ def _draw_box(axes: Axes, mark: Mark) -> None:
     rim = {"linewidth": style["linewidth"] + 1.4, "edgecolor": "black", "alpha": 0.5}
     axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, **rim))
     axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, **style))
+
+
+def _draw_ring(axes: Axes, mark: Mark, image_size: tuple[int, int], scale: float) -> None:
+    """Draw a ring around a box of which too little is in the picture to be seen."""
+    height, width = image_size
+    x1, x2 = (min(max(0.0, float(x)), width) for x in mark.bbox[0::2])
+    y1, y2 = (min(max(0.0, float(y)), height) for y in mark.bbox[1::2])
+    if min(x2 - x1, y2 - y1) >= RING * scale:
+        return
+    points = RING * 72 / DPI
+    for colour, linewidth in (("black", 3.2), (RED, 1.8)):
+        axes.plot(
+            (x1 + x2) / 2,
+            (y1 + y2) / 2,
+            "o",
+            markersize=points,
+            markeredgecolor=colour,
+            markeredgewidth=linewidth,
+            fillstyle="none",
+            clip_on=False,
+        )
 
 
 def place_texts(

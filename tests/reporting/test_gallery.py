@@ -9,12 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from d2pd.errors import MissingFileError
-from d2pd.reporting.gallery import choose_images, draw_batch, draw_detections
+from d2pd.reporting.gallery import choose_images, draw_batch, draw_detections, draw_faults
 from d2pd.reporting.sheet import (
     CAPTION,
     HEADING_LINE,
     LABEL,
     MARGIN,
+    RING,
     Mark,
     Tile,
     draw_sheet,
@@ -22,7 +23,7 @@ from d2pd.reporting.sheet import (
     shorten,
 )
 
-GREEN, ORANGE = (90, 220, 61), (28, 159, 255)  # BGR, as OpenCV reads
+GREEN, ORANGE, RED = (90, 220, 61), (28, 159, 255), (75, 75, 255)  # BGR, as OpenCV reads
 TOP = 2 * MARGIN + HEADING_LINE + CAPTION  # of the first tile, under a heading of one line
 SIDE = st.floats(0, 500)
 
@@ -185,3 +186,45 @@ def test_heading_wraps_on_a_narrow_sheet(tmp_path):
     narrow, plain_sheet = (cv2.imread(str(tmp_path / name)).shape for name in ("n.png", "m.png"))
     assert narrow[1] == plain_sheet[1]
     assert narrow[0] >= plain_sheet[0] + 10 * HEADING_LINE
+
+
+@pytest.mark.parametrize(
+    ("bbox", "centre"),
+    [
+        ([300, 200, 300, 201], (300, 200)),
+        ([700, 100, 800, 200], (560, 150)),
+        ([-50, -50, -5, -5], (0, 0)),
+        ([float("nan")] * 4, (0, 0)),
+        ([300, 200, float("inf"), 200.5], (430, 200)),
+    ],
+)
+def test_fault_that_shows_nothing_has_a_ring_at_its_nearest_place(tmp_path, record, bbox, centre):
+    record["annotations"].append({"bbox": bbox, "category_id": 7, "ignore": 0})
+    (path,) = draw_faults([(record, "row 3", {1: ""})], ["person"], tmp_path, "faults")
+    assert path == tmp_path / "faults_1.png"
+    picture = cv2.imread(str(path))
+    assert has(picture, GREEN)
+    x1, y1, x2, y2 = extent_of(picture, RED)
+    left, top = MARGIN, picture.shape[0] - MARGIN - 560
+    found = ((x1 + x2) / 2 - left, (y1 + y2) / 2 - top)
+    assert np.abs(np.subtract(found, centre)).max() <= 2
+    assert y2 - y1 == pytest.approx(RING, abs=4)
+
+
+def test_fault_that_is_seen_has_no_ring(tmp_path, record):
+    (path,) = draw_faults([(record, "", {0: ""})], ["person"], tmp_path, "faults")
+    picture = cv2.imread(str(path))
+    top = picture.shape[0] - MARGIN - 560
+    expected = [MARGIN + 100, top + 50, MARGIN + 300, top + 250]
+    assert np.abs(np.subtract(extent_of(picture, RED), expected)).max() <= 2
+    assert not has(picture, GREEN)
+
+
+def test_faults_fill_sheets_of_eight_though_a_picture_is_gone(tmp_path, record):
+    Path(record["file_name"]).unlink()
+    paths = draw_faults([(record, "", {0: "bad"})] * 9, ["person"], tmp_path, "faults")
+    assert [path.name for path in paths] == ["faults_1.png", "faults_2.png"]
+    full, rest = (cv2.imread(str(path)) for path in paths)
+    assert full.shape[1] == 4 * 560 + 5 * MARGIN
+    assert rest.shape[1] == 560 + 2 * MARGIN
+    assert rest[-MARGIN - 10, MARGIN + 10].tolist() == [96, 96, 96]
