@@ -1,6 +1,7 @@
 """The loaders, d2pd's own under both engines: sample k depends on (seed, k) alone."""
 
 import logging
+import signal
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
@@ -293,5 +294,11 @@ def _as_list(items: list[Sample | UserError]) -> list[Sample | UserError]:
 
 
 def _calm_worker(_worker_id: int) -> None:
-    """Keep OpenCV to one thread: the workers themselves are the parallelism."""
+    """Keep OpenCV to one thread, as the workers themselves are the parallelism; leave signals alone.
+
+    Ctrl-C reaches every process of the terminal, and a scheduler's SIGTERM often every one of the
+    job: the main process then finishes its step, for which it needs its workers.
+    """
     cv2.setNumThreads(0)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
