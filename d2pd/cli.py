@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from d2pd import __version__
-from d2pd.errors import UserError
+from d2pd.errors import RunInterrupted, UserError
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -33,28 +33,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Words after the command's name; None for those of this process.
 
     Returns:
-        Exit code: 0 done, 1 findings, 2 a mistake of the user's, 130 interrupted, 141
-            output closed by its reader.
+        Exit code: 0 done, 1 findings, 2 a mistake of the user's, 75 stopped by the time limit,
+            130 interrupted, 141 output closed by its reader, 143 terminated.
     """
     args = _parser().parse_args(argv)
     return _guarded(lambda: args.run(args))
 
 
 def train(argv: Sequence[str] | None = None) -> int:
-    """Run ``train_net.py``: Detectron2's arguments, then ``KEY VALUE`` overrides.
+    """Run ``train_net.py``: Detectron2's arguments, ``--overwrite``, ``KEY VALUE`` overrides.
 
     Returns:
         Exit code, as for ``main``.
     """
-    return _guarded(lambda: _train(argv), "; --resume goes on from the last checkpoint")
+    return _guarded(lambda: _train(argv), "; --resume goes on from the newest checkpoint")
 
 
 def _train(argv: Sequence[str] | None) -> int:
-    from d2pd.d2 import default_argument_parser, launch
+    from d2pd.config import train_parser
+    from d2pd.d2 import launch
     from d2pd.training.preflight import check_gpu_count
     from d2pd.training.run import main as run
 
-    args = default_argument_parser().parse_args(argv)
+    args = train_parser().parse_args(argv)
     check_gpu_count(args.num_gpus)
     launch(
         run,
@@ -75,6 +76,9 @@ def _guarded(command: Callable[[], int], after_interrupt: str = "") -> int:
     except UserError as error:
         print(f"d2pd: {error}", file=sys.stderr)
         return USER_ERROR
+    except RunInterrupted as stop:
+        print(f"d2pd: {stop}", file=sys.stderr)
+        return stop.exit_code
     except BrokenPipeError:  # whoever read the output, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OUTPUT_CLOSED
@@ -139,8 +143,8 @@ def _synth(args: argparse.Namespace) -> int:
 def _show(args: argparse.Namespace) -> int:
     from d2pd.config import load_config
     from d2pd.data.registration import register_from_config
-    from d2pd.training.preflight import check_datasets
     from d2pd.training.pictures import write_train_batch
+    from d2pd.training.preflight import check_datasets
 
     cfg = load_config(args.config_file, args.opts)
     register_from_config(cfg)

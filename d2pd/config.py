@@ -112,6 +112,7 @@ EASYDICT_KEYS: dict[str, str] = {
     "eval_period": "TEST.EVAL_PERIOD",
     "mask_on": "MODEL.MASK_ON",
     "resume": "--resume",
+    "overwrite": "--overwrite",
     "eval_only": "--eval-only",
     "num_machines": "--num-machines",
 }
@@ -373,8 +374,17 @@ def config_from_easydict(
             arguments += [target] if value is True else [target, str(value)]
         else:
             opts += [target, _device(value) if name == "gpu" else value]
-    args = default_argument_parser().parse_args([*arguments, *(str(word) for word in opts)])
+    args = train_parser().parse_args([*arguments, *(str(word) for word in opts)])
     return load_config(config_file, opts), args
+
+
+def train_parser() -> argparse.ArgumentParser:
+    """Return the parser of ``train_net.py``: Detectron2's, and what to do with an older run."""
+    parser = default_argument_parser()
+    parser.add_argument(
+        "--overwrite", action="store_true", help="delete the run that OUTPUT_DIR holds, start anew"
+    )
+    return parser
 
 
 def _device(gpu: Any) -> str:

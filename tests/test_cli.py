@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from d2pd import __version__, cli
+from d2pd.errors import RunInterrupted
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -108,7 +109,18 @@ def test_interrupt_is_said_in_one_line(monkeypatch, capsys):
     monkeypatch.setattr(cli, "_train", interrupted)
     assert cli.train([]) == cli.INTERRUPTED
     assert capsys.readouterr().err == (
-        "d2pd: interrupted; --resume goes on from the last checkpoint\n"
+        "d2pd: interrupted; --resume goes on from the newest checkpoint\n"
+    )
+
+
+def test_stop_from_outside_is_said_in_one_line_with_its_exit_code(monkeypatch, capsys):
+    def stopped(args):
+        raise RunInterrupted("stopped by SIGTERM after iteration 7: --resume goes on", 143)
+
+    monkeypatch.setattr(cli, "_train", stopped)
+    assert cli.train([]) == 143
+    assert capsys.readouterr().err == (
+        "d2pd: stopped by SIGTERM after iteration 7: --resume goes on\n"
     )
 
 

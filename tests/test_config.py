@@ -37,7 +37,7 @@ def test_every_honoured_and_every_restricted_key_exists():
     honoured = {group + name for group, names in HONOURED.items() for name in names.split()}
     assert honoured <= known
     assert set(ALLOWED_VALUES) <= known
-    flags = {"--resume", "--eval-only", "--num-machines"}
+    flags = {"--resume", "--overwrite", "--eval-only", "--num-machines"}
     assert set(EASYDICT_KEYS.values()) - flags <= known
 
 
@@ -134,7 +134,7 @@ def write(path: Path, text: str) -> Path:
             "TEST: {AUG: {ENABLED: true}}\n",
             "TEST.AUG.ENABLED is True, but d2pd does not honour it; remove it, or set it back to",
         ),
-        ("SOLVER: {AMP: {ENABLED: true}}\n", "SOLVER.AMP.ENABLED is True, but d2pd does not"),
+        ("SOLVER: {AMP: {PRECISION: fp8}}\n", "SOLVER.AMP.PRECISION is 'fp8'; allowed: fp16, bf16"),
     ],
 )
 def test_bad_file_is_refused_in_one_line(tmp_path, text, message):
@@ -196,6 +196,7 @@ def test_easydict_reaches_every_key_of_the_table(tmp_path):
     options = EasyDict(
         gpu=False,
         resume=True,
+        overwrite=True,
         output=str(tmp_path),
         max_iter=11,
         num_machines=1,
@@ -222,6 +223,7 @@ def test_easydict_reaches_every_key_of_the_table(tmp_path):
     }
     assert {key: lookup(cfg, key) for key in wanted} == wanted
     assert (args.resume, args.eval_only, args.num_machines) == (True, True, 1)
+    assert args.overwrite
 
 
 @pytest.mark.parametrize(("gpu", "device"), [(True, "cuda"), (False, "cpu"), (1, "cuda:1")])

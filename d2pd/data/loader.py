@@ -294,7 +294,7 @@ def _as_list(items: list[Sample | UserError]) -> list[Sample | UserError]:
 
 
 def _calm_worker(_worker_id: int) -> None:
-    """Keep OpenCV to one thread, as the workers themselves are the parallelism; leave signals alone.
+    """Keep OpenCV to one thread, as the workers are the parallelism, and leave signals alone.
 
     Ctrl-C reaches every process of the terminal, and a scheduler's SIGTERM often every one of the
     job: the main process then finishes its step, for which it needs its workers.
