@@ -134,11 +134,13 @@ def test_boxes_without_area_never_pass(record):
 
 
 def test_every_box_stays_where_none_is_too_small(record):
-    bboxes = [[5, 5, 5, 9], [200, 5, 300, 9], [3, 3, 3.5, 40], [float("nan"), 1, 2, 3]]
+    bboxes = [[5, 5, 5, 9], [200, 5, 300, 9], [3, 3, 3.5, 40]]
+    bboxes += [[float("nan"), 1, 2, 3], [1, 1, float("inf"), 9]]
     record["annotations"] = [annotation([0, 0, 9, 9], -1, ignore=1), *map(annotation, bboxes)]
     boxes = mapper(min_box_size=None)(record, 0)["instances"].gt_boxes.tensor
     assert boxes[:3].tolist() == [[5, 5, 5, 9], [80, 5, 80, 9], [3, 3, 3.5, 40]]
     assert boxes[3].isnan().tolist() == [True, False, False, False]
+    assert boxes[4].tolist() == bboxes[4]
     half = make_augmentation(lengths=[30], max_size=100)
     halved = mapper(min_box_size=None, transforms=half)(record, 0)["instances"].gt_boxes.tensor
     assert torch.equal(halved[:3], boxes[:3] / 2)
