@@ -22,6 +22,9 @@ logger = logging.getLogger(__name__)
 Record = dict[str, Any]
 Sample = dict[str, Any]
 
+FEW_IMAGES = 20
+"""A mean loss over fewer images than this warns."""
+
 
 class MappedRecords(Dataset[Sample]):
     """Records seen through a mapper; item ``(k, index)`` is record ``index`` as sample k.
@@ -210,6 +213,47 @@ def build_test_loader(cfg: CfgNode, dataset_name: str) -> SampleLoader:
     return SampleLoader(one_by_one(dataset, cfg.DATALOADER.NUM_WORKERS))
 
 
+def build_validation_loader(cfg: CfgNode, dataset_name: str, max_images: int = 0) -> SampleLoader:
+    """Build the loader of images as in testing, one at a time, with their targets.
+
+    Args:
+        cfg: Read here: INPUT and DATALOADER.NUM_WORKERS.
+        dataset_name: Registered; images without an object count too.
+        max_images: Take this many, evenly spread over the dataset; 0 for all.
+
+    Returns:
+        This process's share: every image in turn goes to the next process. ``k`` of a sample is
+        its index in the dataset.
+
+    Raises:
+        AnnotationError: If the dataset has no image.
+    """
+    mapper = Mapper(
+        modality=cfg.INPUT.MODALITY,
+        image_format=cfg.INPUT.FORMAT,
+        transforms=build_augmentation(cfg, is_train=False),
+        is_train=True,
+        seed=0,
+    )
+    dataset = MappedRecords(load_records(dataset_name), mapper)
+    chosen = evenly_spread(len(dataset), max_images)
+    if not chosen:
+        raise AnnotationError(f"{dataset_name} has no image to measure a validation loss on")
+    if len(chosen) < FEW_IMAGES:
+        logger.warning(
+            "the validation loss on %s: a loss over %d images says little; take %d or more",
+            *(dataset_name, len(chosen), FEW_IMAGES),
+        )
+    share = chosen[comm.get_rank() :: comm.get_world_size()]
+    return SampleLoader(one_by_one(dataset, cfg.DATALOADER.NUM_WORKERS, share))
+
+
+def evenly_spread(total: int, most: int) -> list[int]:
+    """Return indices of [0, total), ``most`` at most, in equal steps from the first; 0: all."""
+    count = min(most, total) if most else total
+    return [number * total // count for number in range(count)]
+
+
 def build_diagnosis_loader(
     cfg: CfgNode, records: Sequence[Record]
 ) -> DataLoader[Sample | UserError]:
@@ -235,11 +279,20 @@ def build_diagnosis_loader(
     return one_by_one(MappedRecords(records, mapper), cfg.DATALOADER.NUM_WORKERS)
 
 
-def one_by_one(dataset: MappedRecords, num_workers: int) -> DataLoader[Sample | UserError]:
-    """Return a loader of all records in order, one at a time, errors of the user as items."""
+def one_by_one(
+    dataset: MappedRecords, num_workers: int, indices: Sequence[int] | None = None
+) -> DataLoader[Sample | UserError]:
+    """Return a loader of records one at a time, errors of the user as items.
+
+    Args:
+        dataset: Record ``index`` becomes sample k = ``index``.
+        num_workers: Processes that read; 0 for this one.
+        indices: Of the records, in this order; None for all in theirs.
+    """
+    indices = range(len(dataset)) if indices is None else indices
     return DataLoader(
         ErrorsAsItems(dataset),
-        sampler=[(index, index) for index in range(len(dataset))],
+        sampler=[(index, index) for index in indices],
         batch_size=1,
         num_workers=num_workers,
         collate_fn=_as_list,
