@@ -116,6 +116,15 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--config-file", required=True, metavar="FILE")
     show.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE overrides")
     show.set_defaults(run=_show)
+
+    diagnose = commands.add_parser(
+        "diagnose", help="look at every training image once: labels and losses that ruin a training"
+    )
+    diagnose.add_argument("--config-file", required=True, metavar="FILE")
+    diagnose.add_argument("--output", type=Path, help="folder (OUTPUT_DIR/diagnose)")
+    diagnose.add_argument("--labels-only", action="store_true", help="no pictures, no model: fast")
+    diagnose.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE overrides")
+    diagnose.set_defaults(run=_diagnose)
     return parser
 
 
@@ -151,3 +160,9 @@ def _show(args: argparse.Namespace) -> int:
     check_datasets(cfg, cfg.DATASETS.TRAIN)
     print(write_train_batch(cfg, Path(cfg.OUTPUT_DIR)))
     return 0
+
+
+def _diagnose(args: argparse.Namespace) -> int:
+    from d2pd.training.diagnose import main as run
+
+    return run(args)
