@@ -53,11 +53,12 @@ def main(args: argparse.Namespace) -> int:
     records = load_train_records(cfg, cleaned=False)
     image_path(records[0], cfg.INPUT.MODALITY)
     measure = None if args.labels_only else build_measure(cfg)
+    items = _items(cfg, records, args.labels_only)
     folder = _make_folder(Path(args.output or Path(cfg.OUTPUT_DIR) / "diagnose"))
     diagnosis = start_diagnosis(cfg, records, _conditions(cfg, args))
     results = examine(
         records,
-        _items(cfg, records, args.labels_only),
+        items,
         num_classes=cfg.MODEL.ROI_HEADS.NUM_CLASSES,
         min_box_size=cfg.DATASETS.MIN_BOX_SIZE,
         measure=measure,

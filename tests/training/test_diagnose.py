@@ -1,0 +1,284 @@
+"""``d2pd diagnose`` as a user types it, on drawn pictures and on the real labels."""
+
+import json
+import math
+from pathlib import Path
+
+import cv2
+import pytest
+import torch
+
+from d2pd import cli
+from d2pd.config import load_config
+from d2pd.d2 import ENGINE, build_model
+from d2pd.data.synthetic import draw_dataset
+from d2pd.training import diagnose
+from d2pd.training.checkpoint import Checkpointer
+from d2pd.training.run_folder import held_run
+from d2pd.training.validation import ImageLosses
+
+ROOT = Path(__file__).resolve().parents[2]
+QUICK = str(ROOT / "configs/quick/faster_rcnn_synthetic.yaml")
+FOUND = ("degenerate_box", "outside_image")
+"""Planted faults that leave nothing of a box in its image."""
+REAL_ROWS = [1009, 1475, 2371, 3093, 6522, 7615, 7616, 7617]
+"""Of 8,738; see the README of the shared data."""
+
+
+@pytest.fixture(scope="module")
+def faulty_root(tmp_path_factory) -> Path:
+    """A dataset root with sixteen drawn training pairs, four of them with a planted fault."""
+    root = tmp_path_factory.mktemp("datasets")
+    draw_dataset(root / "synthetic", num_train=16, num_test=1, seed=3, faults=True)
+    return root
+
+
+def planted(root: Path) -> list[dict]:
+    faults = json.loads((root / "synthetic/faults.json").read_text())
+    return [fault for fault in faults if fault["fault"] in FOUND]
+
+
+def options(root, *more):
+    """The words that make the quick config look at the drawn labels, at a small size."""
+    key = "DATASETS.REGISTER.synthetic_train"
+    return [
+        *("DATASETS.ROOT", str(root), f"{key}.FORMAT", "kaist", "INPUT.MIN_SIZE_TEST", "96"),
+        *("MODEL.DEVICE", "cpu", "DATALOADER.NUM_WORKERS", "0", *more),
+    ]
+
+
+def look(root, folder, *more, flags=()):
+    """Run the command; returns its exit code and what it wrote."""
+    words = ["diagnose", "--config-file", QUICK, "--output", str(folder), *flags]
+    code = cli.main([*words, *options(root, *more)])
+    path = folder / "diagnose.json"
+    return code, json.loads(path.read_text()) if path.is_file() else {}
+
+
+@pytest.fixture(scope="module")
+def looked(faulty_root, tmp_path_factory):
+    """Folder, exit code and JSON of one look at the drawn pictures."""
+    folder = tmp_path_factory.mktemp("look") / "diagnose"
+    return folder, *look(faulty_root, folder)
+
+
+def test_planted_boxes_are_found_and_nothing_else(looked, faulty_root):
+    _, code, told = looked
+    assert code == 1
+    found = {(one["image"], one["dropped_as"], tuple(one["bbox_xyxy"])) for one in told["findings"]}
+    expected = set()
+    for fault in planted(faulty_root):
+        x, y, width, height = fault["bbox"]
+        expected.add((fault["im_name"], fault["fault"], (x, y, x + width, y + height)))
+    assert len(expected) == 2
+    assert found == expected
+
+
+def test_json_says_how_it_was_looked_and_what_the_losses_are(looked, faulty_root):
+    folder, _, told = looked
+    assert told["command"].startswith(f"d2pd diagnose --config-file {QUICK} --output {folder} ")
+    assert told["command"].endswith(" ".join(options(faulty_root)))
+    assert (told["engine"], told["datasets"]) == (ENGINE, ["synthetic_train"])
+    assert told["weights"] == "random initial weights, seed 42"
+    assert (told["complete"], told["labels_only"]) == (True, False)
+    assert told["rows"] == [one["row"] for one in told["images"]]
+    totals = [one["losses"]["total_loss"] for one in told["highest_losses"]]
+    assert len(totals) == 10
+    assert totals == sorted(totals, reverse=True)
+    assert all(math.isfinite(total) for total in totals)
+
+
+def test_second_look_gives_the_same_and_clears_older_pictures_away(looked, faulty_root, tmp_path):
+    _, _, told = looked
+    for name in ("findings_7.png", "findings_mine.png"):
+        (tmp_path / name).write_bytes(b"")
+    torch.rand(7)
+    _, again = look(faulty_root, tmp_path)
+    assert {**again, "command": ""} == {**told, "command": ""}
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["diagnose.json", "findings_1.png", "findings_mine.png"]
+
+
+def test_picture_shows_each_image_with_a_finding(looked):
+    folder, _, told = looked
+    assert told["pictures"] == ["findings_1.png"]
+    picture = cv2.imread(str(folder / "findings_1.png"))
+    assert picture.shape[1] > 2 * 560
+    assert ((picture - (75, 75, 255.0)) ** 2).sum(axis=2).min() < 100
+
+
+def test_terminal_gets_the_table_and_what_training_would_not_have_seen(
+    faulty_root, tmp_path, capsys
+):
+    look(faulty_root, tmp_path, flags=["--labels-only"])
+    lines = capsys.readouterr().out.strip().split("\n")
+    assert lines[0].split()[:3] == ["row", "image", "rule"]
+    assert lines[1].split()[1:3] == ["set00/V000/I00019", "box_without_area"]
+    text = "\n".join(lines)
+    assert "2 of 16 training images are at fault: box_without_area 2\n" in text
+    assert "training would not have seen 2 of these 2 boxes: cleaning drops them (degen" in text
+    assert lines[-1] == f"written: {tmp_path}/diagnose.json, {tmp_path}/findings_1.png"
+
+
+def test_labels_alone_need_neither_model_nor_pictures(
+    looked, faulty_root, tmp_path, monkeypatch, capsys
+):
+    def refuse(*args):
+        raise AssertionError("not with --labels-only")
+
+    monkeypatch.setattr(diagnose, "build_model", refuse)
+    monkeypatch.setattr(diagnose, "build_diagnosis_loader", refuse)
+    code, told = look(faulty_root, tmp_path, flags=["--labels-only"])
+    assert code == 1
+    assert told["findings"] == looked[2]["findings"]
+    assert told["highest_losses"] == []
+    assert told["labels_only"]
+
+
+def test_sound_images_end_with_exit_code_zero_and_without_a_picture(
+    drawn_root, quick_opts, tmp_path, capsys
+):
+    words = ["diagnose", "--config-file", QUICK, "--output", str(tmp_path), *quick_opts]
+    assert cli.main(words) == 0
+    assert capsys.readouterr().out.startswith("nothing found in ")
+    assert [path.name for path in tmp_path.iterdir()] == ["diagnose.json"]
+
+
+def test_losses_are_those_of_the_weights_that_are_given(looked, faulty_root, tmp_path):
+    cfg = load_config(QUICK, options(faulty_root))
+    torch.manual_seed(7)
+    Checkpointer(build_model(cfg), str(tmp_path)).save("other")
+    weights = str(tmp_path / "other.pth")
+    _, told = look(faulty_root, tmp_path, "MODEL.WEIGHTS", weights)
+    assert told["weights"] == weights
+    assert told["highest_losses"] != looked[2]["highest_losses"]
+    assert told["findings"] == looked[2]["findings"]
+
+
+def test_diverged_weights_list_every_image_and_are_suspected(
+    faulty_root, tmp_path, monkeypatch, capsys
+):
+    def build_diverged(cfg):
+        model = build_model(cfg)
+        torch.nn.init.constant_(model.proposal_generator.rpn_head.conv.bias, math.nan)
+        return model
+
+    monkeypatch.setattr(diagnose, "build_model", build_diverged)
+    code, told = look(faulty_root, tmp_path)
+    assert code == 1
+    assert told["rows"] == list(range(16))
+    assert {one["rule"] for one in told["findings"]} == {"box_without_area", "loss_not_finite"}
+    assert "most losses are not finite: look at the weights first" in capsys.readouterr().out
+
+
+@pytest.fixture
+def broken_root(tmp_path) -> Path:
+    """A dataset root with four drawn pairs, the thermal picture of the third cut short."""
+    draw_dataset(tmp_path / "synthetic", num_train=4, num_test=1, seed=1)
+    names = (tmp_path / "synthetic/train-all-20.txt").read_text().split()
+    folder, number = names[2].rsplit("/", 1)
+    path = tmp_path / f"synthetic/images/{folder}/lwir/{number}.jpg"
+    path.write_bytes(path.read_bytes()[:40])
+    return tmp_path
+
+
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_image_that_cannot_be_read_is_listed_and_gone_past(broken_root, tmp_path, workers):
+    more = ["DATALOADER.FILTER_EMPTY_ANNOTATIONS", "False", "DATALOADER.NUM_WORKERS", workers]
+    code, told = look(broken_root, tmp_path / "out", *more)
+    assert code == 1
+    assert [(one["row"], one["rule"]) for one in told["findings"]] == [(2, "unreadable_image")]
+    assert "not an image that OpenCV can decode (40 bytes)" in told["findings"][0]["message"]
+    assert told["complete"]
+    assert {one["row"] for one in told["highest_losses"]} == {0, 1, 3}
+    assert (tmp_path / "out/findings_1.png").is_file()
+
+
+def test_what_was_found_before_ctrl_c_is_written_and_said(
+    faulty_root, tmp_path, monkeypatch, capsys
+):
+    def measure_images(model, samples, seed):
+        if samples[0]["row"] == 3:
+            raise KeyboardInterrupt
+        return [ImageLosses(0, "", {"total_loss": math.inf})]
+
+    monkeypatch.setattr(diagnose, "measure_images", measure_images)
+    code, told = look(faulty_root, tmp_path)
+    assert code == cli.INTERRUPTED
+    assert (told["complete"], told["num_looked_at"], told["rows"]) == (False, 3, [0, 1, 2])
+    out, err = capsys.readouterr()
+    assert "3 of 3 of 16 training images are at fault" in out
+    assert err.endswith("d2pd: interrupted\n")
+
+
+def test_look_into_a_run_folder_does_not_stand_in_the_way_of_a_run(faulty_root, tmp_path):
+    words = ["diagnose", "--config-file", QUICK, "--labels-only", *options(faulty_root)]
+    cli.main([*words, "OUTPUT_DIR", str(tmp_path / "run")])
+    assert (tmp_path / "run/diagnose/diagnose.json").is_file()
+    assert held_run(tmp_path / "run") is None
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("DATASETS.TRAIN", "()"), "DATASETS.TRAIN is empty: name a dataset"),
+        (("DATASETS.ROOT", "/nowhere"), "no file /nowhere/synthetic/train20.json"),
+        (("MODEL.ROI_HEADS.NUM_CLASSES", "2"), "NUM_CLASSES is 2, but synthetic_train has 1"),
+        (("MODEL.WEIGHTS", "none.pth"), "none.pth"),
+        (("MODEL.DEVICE", "gpu"), "MODEL.DEVICE is 'gpu'"),
+        (("INPUT.MIN_SIZE_TEST", "-1"), "lengths must be one or more sizes"),
+        (("DATASETS.REGISTER.synthetic_train.INCLUDE", "['set07']"), "no image is left by INCLUDE"),
+        (("SOLVER.LRR", "1"), "unknown key SOLVER.LRR"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_looked_at(
+    faulty_root, tmp_path, capsys, more, message
+):
+    code, told = look(faulty_root, tmp_path / "out", *more)
+    out, err = capsys.readouterr()
+    assert (code, out, told) == (cli.USER_ERROR, "", {})
+    assert err.startswith("d2pd: ")
+    assert message in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_folder_that_cannot_be_made_is_one_line(faulty_root, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    code, _ = look(faulty_root, tmp_path / "file/out", flags=["--labels-only"])
+    assert code == cli.USER_ERROR
+    assert capsys.readouterr().err.startswith(f"d2pd: the folder {tmp_path}/file/out cannot be")
+
+
+def test_thermal_pictures_that_are_not_there_are_missed_once_and_not_for_each_image(
+    tmp_path, capsys
+):
+    draw_dataset(tmp_path / "synthetic", num_train=2, num_test=1)
+    for path in tmp_path.glob("synthetic/images/*/*/lwir/*.jpg"):
+        path.unlink()
+    code, _ = look(tmp_path, tmp_path / "out")
+    err = capsys.readouterr().err
+    assert code == cli.USER_ERROR
+    assert "this dataset has no thermal images" in err
+    assert err.count("\n") == 1
+
+
+def name_real_pictures(root: Path, labels: Path) -> None:
+    """Lay out the names of all real pictures, empty files."""
+    for row in json.loads(labels.read_text())["images"]:
+        folder, number = row["im_name"].rsplit("/", 1)
+        path = root / "images" / folder / "visible" / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def test_real_labels_break_the_contract_in_exactly_the_eight_known_rows(shared_data, tmp_path):
+    labels = shared_data / "kaist/train20.json"
+    name_real_pictures(tmp_path, labels)
+    key = "DATASETS.REGISTER.synthetic_train"
+    real = (f"{key}.ANNOTATIONS", str(labels), f"{key}.IMAGES", str(tmp_path / "images"))
+    code, told = look(tmp_path, tmp_path / "out", *real, "INPUT.MODALITY", "visible",
+                      flags=["--labels-only"])  # fmt: skip
+    assert (code, told["num_looked_at"]) == (1, 8738)
+    assert told["rows"] == REAL_ROWS
+    assert len(told["findings"]) == 10
+    assert {one["dropped_as"] for one in told["findings"]} == {"degenerate_box"}
