@@ -1,0 +1,140 @@
+"""Builds what a run writes, from its configuration."""
+
+from pathlib import Path
+
+from d2pd.config_words import flatten
+from d2pd.d2 import CfgNode, EventWriter
+from d2pd.errors import UserError
+from d2pd.reporting.run_metrics import best_points, read_metrics
+from d2pd.training.writers.metrics_file import STOPPED, MetricsFile
+from d2pd.training.writers.run_log import RunLog
+from d2pd.training.writers.tensorboard import TensorboardEvents
+from d2pd.training.writers.wandb import WandbWriter
+
+METRICS = "metrics.json"
+RUN_LOG = "run.log"
+
+
+class RunWriters(EventWriter):
+    """All writers of a run, in their order, and the end that two of them tell of.
+
+    Args:
+        run_log: First: it puts the time left.
+        metrics: The numbers.
+        others: Told of nothing but numbers and pictures.
+    """
+
+    def __init__(self, run_log: RunLog, metrics: MetricsFile, others: list[EventWriter]) -> None:
+        self.run_log = run_log
+        self.metrics = metrics
+        self.others = others
+
+    def write(self) -> None:
+        """Write what is new, everywhere.
+
+        Raises:
+            UserError: If the disk is full.
+        """
+        for writer in (self.run_log, self.metrics, *self.others):
+            writer.write()
+
+    def finish(self, iteration: int, reason: str, *, is_early: bool) -> None:
+        """Say why the run ends; to be called after the last ``write``.
+
+        Args:
+            iteration: Last one.
+            reason: For a person.
+            is_early: The run has stopped by itself before ``SOLVER.MAX_ITER``: ``metrics.json``
+                and the curves then tell the reason.
+
+        Raises:
+            UserError: If the disk is full.
+        """
+        if is_early:
+            self.metrics.append(iteration, **{STOPPED: reason})
+        self.run_log.finish(reason)
+
+    def close(self) -> None:
+        """Close the files."""
+        for writer in (self.run_log, self.metrics, *self.others):
+            writer.close()
+
+
+def build_writers(cfg: CfgNode, *, start_iter: int, max_iter: int, num_images: int) -> RunWriters:
+    """Open ``run.log``, ``metrics.json``, TensorBoard and, where it is wanted, Weights & Biases.
+
+    To be called on the main process when training starts, with the scalars of a resume back in the
+    storage: rows of what a resume does again are cut here.
+
+    Args:
+        cfg: Of the run, in iterations.
+        start_iter: First iteration to come.
+        max_iter: Number of iterations of the whole run.
+        num_images: Training images after cleaning.
+
+    Raises:
+        ConfigError: If ``WANDB.ENABLED`` asks for a package that is not there.
+        UserError: If a file cannot be written.
+    """
+    folder = Path(cfg.OUTPUT_DIR)
+    metrics = MetricsFile(folder / METRICS, keep_through=start_iter - 1 if start_iter else None)
+    written = metrics.last_iteration if start_iter else None
+    run_log = RunLog(
+        folder / RUN_LOG,
+        max_iter=max_iter,
+        iters_per_epoch=num_images / cfg.SOLVER.IMS_PER_BATCH,
+        best=_known_best(folder / METRICS),
+    )
+    run_log.start(run_facts(cfg, num_images), start_iter)
+    others: list[EventWriter] = [TensorboardEvents(folder, keep_through=written)]
+    if cfg.WANDB.ENABLED:
+        # Before TensorBoard's, which clears the pictures.
+        others.insert(0, _build_wandb(cfg, written))
+    return RunWriters(run_log, metrics, others)
+
+
+def run_facts(cfg: CfgNode, num_images: int) -> list[str]:
+    """Return what a run is, in a few lines.
+
+    Args:
+        cfg: Of the run, in iterations.
+        num_images: Training images after cleaning.
+    """
+    solver = cfg.SOLVER
+    epochs = solver.MAX_ITER * solver.IMS_PER_BATCH / num_images
+    parts = f" in {solver.ACCUMULATE} parts" if solver.ACCUMULATE > 1 else ""
+    precision = solver.AMP.PRECISION if solver.AMP.ENABLED else "fp32"
+    return [
+        f"{cfg.MODEL.META_ARCHITECTURE} with {cfg.MODEL.BACKBONE.NAME} from "
+        f"{cfg.MODEL.WEIGHTS or 'random weights'}",
+        f"{num_images:,} images ({cfg.INPUT.MODALITY}) of {', '.join(cfg.DATASETS.TRAIN)}",
+        f"{solver.MAX_ITER:,} iterations of {solver.IMS_PER_BATCH} images{parts} = {epochs:,.1f} "
+        f"epochs; {solver.OPTIMIZER}, rate {solver.BASE_LR:g}, {precision} on {cfg.MODEL.DEVICE}",
+        _evaluations(cfg),
+    ]
+
+
+def _evaluations(cfg: CfgNode) -> str:
+    period = cfg.TEST.EVAL_PERIOD
+    when = f"every {period:,} iterations" if period > 0 else "after the last iteration"
+    on = f" on {', '.join(cfg.DATASETS.TEST)}" if cfg.DATASETS.TEST else ": no DATASETS.TEST"
+    metric = cfg.EARLY_STOPPING.METRIC
+    stops = f"; stops early by {metric}" if metric else "; never stops early"
+    return f"evaluation {when}{on}{stops}"
+
+
+def _known_best(metrics_json: Path) -> dict[str, tuple[int, float]]:
+    try:
+        return best_points(read_metrics(metrics_json))
+    except UserError:  # no file yet, or no row
+        return {}
+
+
+def _build_wandb(cfg: CfgNode, keep_through: int | None) -> WandbWriter:
+    return WandbWriter(
+        cfg.OUTPUT_DIR,
+        project=cfg.WANDB.PROJECT,
+        name=cfg.WANDB.NAME,
+        config=dict(flatten(cfg)),
+        keep_through=keep_through,
+    )
