@@ -1,45 +1,53 @@
 """Saves and loads checkpoints in Detectron2's format: whole, safely and by name."""
 
 import logging
-from collections import OrderedDict
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
-from d2pd.d2 import DetectionCheckpointer
-from d2pd.errors import MissingFileError, UserError, WeightsError
-from d2pd.training.atomic_file import atomic_file
-from d2pd.training.optimizer_state import track_parameter_names
-from d2pd.training.weights import (
-    Match,
-    WeightsFile,
-    match_weights,
-    read_checkpoint,
-    resolve_weights,
+from d2pd.d2 import DetectionCheckpointer, comm
+from d2pd.errors import UserError, WeightsError
+from d2pd.training.checkpoint_choice import Choice, choose_checkpoint, log_choice, restore
+from d2pd.training.checkpoint_file import write_checkpoint
+from d2pd.training.checkpoint_folder import (
+    FINAL,
+    checkpoint_name,
+    find_checkpoints,
+    iteration_in_name,
+    prune,
+    write_tag,
 )
+from d2pd.training.mirror import Mirror
+from d2pd.training.optimizer_state import track_parameter_names
+from d2pd.training.training_state import read_training
+from d2pd.training.weights import read_checkpoint, resolve_weights
+from d2pd.training.weights_loading import load_weights
 
 logger = logging.getLogger(__name__)
 
-TAG = "last_checkpoint"
-_PLAIN = (type(None), bool, int, float, complex, str, bytes)
+_STATE_ERRORS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+_BEST_NAME = re.compile(r"model_best[\w.-]*", re.ASCII)
 
 
 class Checkpointer(DetectionCheckpointer):
     """Detectron2's checkpointer, with its names and files; runs no code and leaves no half file.
 
     A checkpoint is ``torch.save`` of ``{"model": ..., <checkpointable>: ..., <extra>: ...}``, as
-    Detectron2 reads and writes it; ``last_checkpoint`` beside it names the newest. Everything
-    but the model is stored as plain data, so that ``weights_only`` reading accepts it.
+    Detectron2 reads and writes it, and sealed; ``last_checkpoint`` beside it names the newest.
+    Everything but the model is stored as plain data, so that ``weights_only`` reading accepts it.
+    A file takes its name once it was read back and found whole.
 
     Args:
         model: What the weights are for; a wrapped one is unwrapped.
         save_dir: Folder of the checkpoints.
         save_to_disk: By default, on the main process only.
+        keep: Number of numbered checkpoints that ``save_iteration`` leaves; 0 for all.
+        mirror_dir: A second folder that gets a copy; empty for none.
+        run: What the run is, for a later comparison; see ``run_identity.describe_run``.
         checkpointables: Objects with ``state_dict`` and ``load_state_dict``. The state of an
             optimizer, one of these or the ``optimizer`` of one, is matched by parameter names.
     """
@@ -50,46 +58,87 @@ class Checkpointer(DetectionCheckpointer):
         save_dir: str = "",
         *,
         save_to_disk: bool | None = None,
+        keep: int = 0,
+        mirror_dir: str = "",
+        run: Mapping[str, Any] | None = None,
         **checkpointables: Any,
     ) -> None:
         super().__init__(model, save_dir, save_to_disk=save_to_disk, **checkpointables)
+        self.keep = keep
+        self.mirror = Mirror(mirror_dir, save_dir, keep) if mirror_dir and save_dir else None
+        self.run = run
         for entry in checkpointables.values():
             optimizer = entry if isinstance(entry, Optimizer) else getattr(entry, "optimizer", None)
             if isinstance(optimizer, Optimizer):
                 track_parameter_names(optimizer, self.model)
 
     def save(self, name: str, **kwargs: Any) -> None:
-        """Write ``<name>.pth`` and then name it in ``last_checkpoint``.
+        """Write ``<name>.pth``, and name it in ``last_checkpoint`` unless it is a best model.
 
         Args:
             name: File name without its suffix.
             kwargs: Further plain data, such as ``iteration``.
 
         Raises:
-            UserError: If it cannot be written: the disk is full, or the folder is read-only.
+            UserError: If it cannot be written whole: the disk is full, or the folder is read-only.
             TypeError: If an entry is not plain data and could not be read again.
         """
-        if not self.save_dir or not self.save_to_disk:
+        if not self._is_saving():
             return
-        rest = {key: entry.state_dict() for key, entry in self.checkpointables.items()}
-        rest = {key: plain(value, key) for key, value in {**rest, **kwargs}.items()}
+        is_best = _BEST_NAME.fullmatch(name) is not None
+        self._write_training(f"{name}.pth", kwargs, tag=not is_best)
+        self._follow(None if is_best else f"{name}.pth", iteration_in_name(f"{name}.pth") or 0)
+
+    def save_iteration(self, iteration: int, *, pending: bool) -> None:
+        """Write the numbered checkpoint of an iteration, prune the old ones, then mirror.
+
+        Args:
+            iteration: The last one that was trained, from 0.
+            pending: Whether the evaluation of this iteration is still to be done.
+
+        Raises:
+            UserError: As ``save``; what was there before is still whole.
+        """
+        self._save_training(checkpoint_name(iteration), iteration, pending)
+
+    def save_final(self, iteration: int) -> None:
+        """Write ``model_final.pth``, with all that a longer training goes on from.
+
+        Raises:
+            UserError: As ``save``.
+        """
+        self._save_training(FINAL, iteration, pending=False)
+
+    def save_best(
+        self, name: str, *, iteration: int, metric: str, value: float, mode: str, config_text: str
+    ) -> None:
+        """Write the model's weights and why they are kept; ``last_checkpoint`` stays as it is.
+
+        Args:
+            name: ``model_best``, or that and more letters.
+            iteration: The last one that was trained.
+            metric: Name of the metric that chose it.
+            value: Its value.
+            mode: ``min`` or ``max``: which values of it are better.
+            config_text: The configuration as YAML.
+
+        Raises:
+            UserError: As ``save``.
+            ValueError: If ``name`` is of another checkpoint.
+        """
+        if not _BEST_NAME.fullmatch(name):
+            raise ValueError(f"a best model is called model_best..., got {name!r}")
+        if not self._is_saving():
+            return
+        facts: dict[str, Any] = {"metric": {"name": metric, "value": value, "mode": mode}}
+        facts |= {"iteration": iteration, "config": config_text}
         path = Path(self.save_dir) / f"{name}.pth"
-        logger.info("Saving checkpoint to %s", path)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_file(path) as file:
-                torch.save({"model": self.model.state_dict(), **rest}, file)
-            self.tag_last_checkpoint(path.name)
-        except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into the latter
-            raise UserError(
-                f"cannot write the checkpoint {path} ({error}): make room or choose another "
-                "OUTPUT_DIR; the checkpoint before it is still whole"
-            ) from error
+        write_checkpoint(path, self.model.state_dict(), facts)
+        self._follow(None, 0)
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Name the newest checkpoint in ``last_checkpoint``."""
-        with atomic_file(Path(self.save_dir) / TAG) as file:
-            file.write(last_filename_basename.encode())
+        write_tag(Path(self.save_dir), last_filename_basename)
 
     def load(self, path: str, checkpointables: list[str] | None = None) -> dict[str, Any]:
         """Load weights, and of the checkpointables those that the file holds.
@@ -110,76 +159,27 @@ class Checkpointer(DetectionCheckpointer):
             return {}
         file, rest = read_checkpoint(resolve_weights(path))
         load_weights(self.model, file)
-        self._load_checkpointables(rest, checkpointables)
+        self._load_checkpointables(rest, checkpointables, file.path)
         return rest
 
-    def _load_checkpointables(self, rest: dict[str, Any], names: list[str] | None) -> None:
-        for name in self.checkpointables if names is None else names:
-            if name in rest:
-                self.checkpointables[name].load_state_dict(rest.pop(name))
+    def resume(self, choice: Choice | None = None) -> dict[str, Any]:
+        """Go on from the newest checkpoint that is whole, in the folder or in the mirror.
 
-    def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
-        """Go on from ``last_checkpoint`` where there is one, else load the weights of ``path``.
+        With several processes the main one chooses and copies back, and all load the same file.
 
         Args:
-            path: Weights for a run that starts.
-            resume: Whether to look for a checkpoint in ``save_dir``.
+            choice: What ``choose_checkpoint`` gave, where it was asked already.
 
         Returns:
-            What else the file holds.
+            What else the file holds: ``iteration``, ``pending``, ``run``.
 
         Raises:
-            WeightsError: Besides what ``load`` raises: if the newest checkpoint is damaged, of
-                another model or without the state of the training, or if there are checkpoints and
-                nothing says which one is the newest. Names an older one to go on from.
+            MissingFileError: If there is none.
+            WeightsError: If none is whole, or the chosen one is of another model.
+            UserError: If it cannot be copied back from the mirror.
         """
-        if not resume:
-            return self.load(path, checkpointables=[])
-        name = self._tagged()
-        if name:
-            return self._resume(Path(self.save_dir) / name)
-        if self._saved():
-            raise WeightsError(
-                f"cannot resume: {self.save_dir} holds checkpoints, but no {TAG} that names the "
-                f"newest; {self._advice(None)}"
-            )
-        logger.info("No checkpoint in %s to resume from", self.save_dir or "''")
-        return self.load(path, checkpointables=[])
-
-    def has_checkpoint(self) -> bool:
-        """Tell whether ``last_checkpoint`` names a checkpoint."""
-        return bool(self._tagged())
-
-    def _tagged(self) -> str:
-        """Return the name in ``last_checkpoint``; empty where there is none.
-
-        Raises:
-            WeightsError: If it is not the name of a file in the folder.
-        """
-        tagged = Path(self.save_dir) / TAG
-        name = tagged.read_bytes().decode(errors="replace").strip() if tagged.is_file() else ""
-        if name and (not name.isprintable() or "\\" in name or name != Path(name).name):
-            raise WeightsError(
-                f"cannot resume: {tagged} holds {name[:60]!r}, which is not the name of a file in "
-                f"{self.save_dir}; {self._advice(None)}"
-            )
-        return name
-
-    def _resume(self, path: Path) -> dict[str, Any]:
-        try:
-            file, rest = read_checkpoint(path)
-        except (WeightsError, MissingFileError) as error:
-            raise WeightsError(f"cannot resume: {error}; {self._advice(path)}") from error
-        absent = [name for name in self.checkpointables if name not in rest]
-        if absent:
-            raise WeightsError(
-                f"cannot resume: {path} holds weights without the state of a training "
-                f"({', '.join(absent)}); to start a run from them: MODEL.WEIGHTS {path}, without "
-                "--resume"
-            )
-        newer = [other.name for other in self._saved() if _age(other) > _age(path)]
-        if newer:
-            logger.warning("%s names %s, though %s is newer", TAG, path.name, ", ".join(newer))
+        path = self._agree_on_file(choice)
+        file, rest = read_training(path, tuple(self.checkpointables))
         match = load_weights(self.model, file)
         if match.renewed or match.missing:
             names = [entry.name for entry in match.renewed] + match.missing
@@ -188,112 +188,93 @@ class Checkpointer(DetectionCheckpointer):
                 f"as {names[0]}. Resume with the configuration of the run, or start a new one in "
                 "another OUTPUT_DIR"
             )
-        self._load_checkpointables(rest, None)
+        self._load_checkpointables(rest, None, path)
         return rest
 
-    def _saved(self) -> list[Path]:
-        """Return the periodic and final checkpoints of the folder, the newest first."""
-        if not self.save_dir:
-            return []
-        found = [p for p in Path(self.save_dir).glob("model_*.pth") if _is_of_a_run(p)]
-        return sorted(found, key=_age, reverse=True)
+    def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
+        """Go on from the newest checkpoint, or load the weights of ``path``.
 
-    def _advice(self, broken: Path | None) -> str:
-        """Name the newest checkpoint that is whole, and how to go on from it."""
-        for path in self._saved():
-            if path == broken:
-                continue
-            try:
-                _, rest = read_checkpoint(path)
-            except WeightsError:
-                continue  # the next older one may be whole; all are tried
-            if all(name in rest for name in self.checkpointables):
-                after = f" (iteration {rest['iteration']})" if "iteration" in rest else ""
-                return (
-                    f"{path.name}{after} is whole: to go on from it, write that name into "
-                    f"{path.with_name(TAG)}"
-                )
-        return f"no other checkpoint in {self.save_dir} is whole: start anew, without --resume"
+        Args:
+            path: Weights for a run that starts; also for an evaluation where there is none.
+            resume: Whether to look for a checkpoint in ``save_dir``.
 
+        Returns:
+            What else the file holds.
 
-def _is_of_a_run(path: Path) -> bool:
-    number = path.stem.removeprefix("model_")
-    return number.isdigit() or number == "final"
+        Raises:
+            MissingFileError: If a training is to be resumed and there is no checkpoint.
+            WeightsError: Besides what ``load`` raises: as ``resume``.
+        """
+        if resume and (self.checkpointables or self.has_checkpoint()):
+            return self.resume()
+        return self.load(path, checkpointables=[])
 
+    def has_checkpoint(self) -> bool:
+        """Tell whether the folder holds a checkpoint to go on from."""
+        return bool(find_checkpoints(self.save_dir))
 
-def _age(path: Path) -> float:
-    return path.stat().st_mtime
+    def _is_saving(self) -> bool:
+        return bool(self.save_dir) and self.save_to_disk
 
+    def _save_training(self, name: str, iteration: int, pending: bool) -> None:
+        if not self._is_saving():
+            return
+        facts = {"iteration": iteration, "pending": pending}
+        self._write_training(name, facts if self.run is None else {**facts, "run": self.run})
+        try:
+            prune(Path(self.save_dir), self.keep, iteration)
+        except OSError as error:
+            logger.warning("an old checkpoint cannot be deleted (%s); training goes on", error)
+        self._follow(name, iteration)
 
-def load_weights(model: nn.Module, file: WeightsFile) -> Match:
-    """Copy the weights that fit into a model, and log what starts anew and what is left over.
-
-    Raises:
-        WeightsError: If the file does not fit the model; nothing is then changed.
-    """
-    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    match = match_weights(file.state, shapes, source=str(file.path))
-    chosen = OrderedDict((name, file.state[found]) for name, found in match.loaded.items())
-    if file.versions:
-        chosen._metadata = OrderedDict(file.versions)  # type: ignore[attr-defined]
-    model.load_state_dict(chosen, strict=False)
-    _log_match(match, file)
-    _warn_of_pixels(model, file)
-    return match
-
-
-def _log_match(match: Match, file: WeightsFile) -> None:
-    part = match.scope.rstrip(".") or "the model"
-    logger.info(
-        "Loaded %s (%s): %.0f%% of the parameters of %s",
-        *(file.path, file.origin, 100 * match.matched_fraction, part),
-    )
-    if match.scope:
-        logger.info("Everything outside %s starts anew", part)
-    if match.renewed:
-        named = ", ".join(str(entry) for entry in match.renewed)
-        logger.warning("These start anew, as their shape is another one: %s", named)
-    if match.missing:
-        logger.warning("These are not in %s: %s", file.path.name, ", ".join(match.missing))
-    if match.unused:
-        logger.info("The model has no place for: %s", ", ".join(match.unused))
-
-
-def _warn_of_pixels(model: nn.Module, file: WeightsFile) -> None:
-    std = getattr(model, "pixel_std", None)
-    if "torchvision" in file.origin and isinstance(std, Tensor) and bool((std == 1).all()):
-        logger.warning(
-            "%s was trained on RGB pixels scaled by their deviation: set INPUT.FORMAT RGB, "
-            "MODEL.PIXEL_MEAN [123.675,116.28,103.53], MODEL.PIXEL_STD [58.395,57.12,57.375] and "
-            "MODEL.RESNETS.STRIDE_IN_1X1 False",
-            file.path.name,
+    def _write_training(self, name: str, facts: Mapping[str, Any], *, tag: bool = True) -> None:
+        states = {key: entry.state_dict() for key, entry in self.checkpointables.items()}
+        write_checkpoint(
+            Path(self.save_dir) / name,
+            self.model.state_dict(),
+            {**states, **facts},
+            needs=tuple(self.checkpointables),
+            tag=tag,
         )
 
+    def _follow(self, newest: str | None, iteration: int) -> None:
+        if self.mirror is not None:
+            self.mirror.follow(newest, iteration)
 
-def plain(value: Any, where: str) -> Any:
-    """Turn the state of a training into data that ``weights_only`` reading accepts.
+    def _agree_on_file(self, choice: Choice | None) -> Path:
+        """Return the file that the main process chooses; every process raises what it raises."""
+        answer: str | UserError = ""
+        if comm.is_main_process():
+            try:
+                answer = str(self._choose(choice))
+            except UserError as error:
+                answer = error
+        answer = comm.all_gather(answer)[0]
+        if isinstance(answer, UserError):
+            raise answer
+        return Path(answer)
 
-    Args:
-        value: Containers, tensors and numbers; numpy's numbers become Python's, paths strings.
-        where: The keys that lead to it, for messages.
+    def _choose(self, choice: Choice | None) -> Path:
+        mirror = self.mirror.folder if self.mirror is not None else ""
+        if choice is None:
+            choice = choose_checkpoint(self.save_dir, mirror, needs=tuple(self.checkpointables))
+        log_choice(choice, self.save_dir)
+        return restore(choice, self.save_dir) if choice.is_in_mirror else choice.path
 
-    Raises:
-        TypeError: If something else is in it.
-    """
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, Path):
-        return str(value)
-    # The type itself: an enum is an int too, and would be stored as a class.
-    if isinstance(value, Tensor) or type(value) in _PLAIN:
-        return value
-    if isinstance(value, Mapping):
-        return {plain(k, where): plain(entry, f"{where}.{k}") for k, entry in value.items()}
-    if isinstance(value, list):
-        return [plain(entry, f"{where}[{i}]") for i, entry in enumerate(value)]
-    if isinstance(value, tuple):
-        return tuple(plain(entry, f"{where}[{i}]") for i, entry in enumerate(value))
-    raise TypeError(
-        f"{where} is a {type(value).__name__}, which a checkpoint cannot hold: turn it into "
-        "numbers, strings, lists, dictionaries or tensors"
-    )
+    def _load_checkpointables(
+        self, rest: dict[str, Any], names: list[str] | None, path: Path
+    ) -> None:
+        for name in self.checkpointables if names is None else names:
+            if name not in rest:
+                continue
+            try:
+                self.checkpointables[name].load_state_dict(rest.pop(name))
+            except UserError:
+                raise
+            except _STATE_ERRORS as error:
+                logger.debug("%s of %s cannot be taken up", name, path, exc_info=True)
+                what = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+                raise WeightsError(
+                    f"{path} holds a state of the {name} that this one cannot take up ({what}): "
+                    "move it away to go on from the one before, or start a run from its weights"
+                ) from error

@@ -2,8 +2,7 @@
 
 import pickle
 import re
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,12 @@ import torch
 from torch import Tensor
 
 from d2pd.errors import MissingFileError, WeightsError
+from d2pd.training.archive import ZIP_MAGIC, check_archive
 from d2pd.training.numpy_pickle import NUMPY_NAMES, WAY_OUT, PickledArray, load_numpy_pickle
 from d2pd.training.weight_names import name_layout, to_detectron2_names
 
-_ZIP_MAGIC = b"PK\x03\x04"
 _OLD_TORCH_MAGIC = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
+_MEMORY_FACTOR, _MEMORY_SLACK = 8, 1 << 26
 _CONTAINERS = ("model", "model_state", "state_dict", "blobs")
 
 
@@ -38,22 +38,6 @@ class WeightsFile:
     versions: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
-def _check_zip(path: Path) -> None:
-    """Compare every checksum, which torch does not: it accepts a file with a flipped byte."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            is_stored = all(i.compress_type == zipfile.ZIP_STORED for i in archive.infolist())
-            damaged = archive.testzip() if is_stored else None
-    except Exception as error:  # zipfile raises nearly anything on damaged headers
-        raise WeightsError(
-            f"{path} is cut off or damaged ({path.stat().st_size:,} bytes; {error}): {WAY_OUT}"
-        ) from error
-    if damaged is not None:
-        raise WeightsError(f"{path} is damaged (checksum of {damaged} differs): {WAY_OUT}")
-    if not is_stored:
-        raise WeightsError(f"{path} is a compressed archive, which torch.save does not write")
-
-
 def _load_torch(path: Path) -> Any:
     stand_ins: list[Any] = [(answer, name) for name, answer in NUMPY_NAMES.items()]
     try:
@@ -73,12 +57,26 @@ def _load_torch(path: Path) -> Any:
 
 def _load(path: Path) -> Any:
     """Load by content, not by suffix: downloads are often not what their name says."""
-    if not path.is_file():
-        raise MissingFileError(f"weights file {path} is not there: give the path of a .pth or .pkl")
+    _check_is_file(path)
+    try:
+        return _load_file(path)
+    except OSError as error:  # no permission, or a drive that has gone
+        raise WeightsError(f"{path} cannot be read ({error.strerror or error})") from error
+
+
+def _check_is_file(path: Path) -> None:
+    if path.is_file():
+        return
+    if path.exists():  # reading a pipe or a device may never end
+        raise WeightsError(f"{path} is not a file: give the path of a .pth or .pkl")
+    raise MissingFileError(f"weights file {path} is not there: give the path of a .pth or .pkl")
+
+
+def _load_file(path: Path) -> Any:
     with path.open("rb") as file:
         start = file.read(64)
-        if start.startswith(_ZIP_MAGIC):
-            _check_zip(path)
+        if start.startswith(ZIP_MAGIC):
+            check_archive(path)
             return _load_torch(path)
         if start.startswith(_OLD_TORCH_MAGIC):
             return _load_torch(path)
@@ -96,7 +94,40 @@ def _load(path: Path) -> Any:
 def _tensor(value: object) -> Tensor | None:
     if isinstance(value, PickledArray):
         return torch.from_numpy(value.value)
-    return value.detach() if isinstance(value, Tensor) else None
+    # A hostile file can give its tensors another ``detach``: ask the class.
+    return Tensor.detach(value) if isinstance(value, Tensor) else None
+
+
+def _tensors_in(content: Any) -> Iterator[Tensor]:
+    """Yield every tensor, however deep; each container is entered once."""
+    waiting, seen = [content], set()
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, dict | list | tuple | set) and id(value) not in seen:
+            seen.add(id(value))
+            waiting += dict.values(value) if isinstance(value, dict) else list(value)
+
+
+def _check_tensors(content: Any, path: Path) -> None:
+    """Refuse tensors that are not numbers in memory, or that would fill far more than the file.
+
+    A tensor may claim any shape over a storage of one number, or a storage of any size.
+    """
+    limit = _MEMORY_FACTOR * path.stat().st_size + _MEMORY_SLACK
+    claimed, storages = 0, {}
+    for tensor in map(Tensor.detach, _tensors_in(content)):
+        if tensor.device.type != "cpu" or tensor.layout != torch.strided or tensor.is_quantized:
+            raise WeightsError(f"{path} holds a tensor that is not one of numbers in memory")
+        claimed += tensor.numel() * tensor.element_size()
+        storage = tensor.untyped_storage()
+        storages[storage.data_ptr()] = storage.nbytes()
+    if max(claimed, sum(storages.values())) > limit:
+        raise WeightsError(
+            f"{path} asks for {max(claimed, sum(storages.values())):,} bytes of memory with "
+            f"{path.stat().st_size:,} on the disk, as no weights do: nothing was loaded"
+        )
 
 
 def _tensors_of(container: dict[Any, Any], path: Path) -> dict[str, Tensor]:
@@ -150,6 +181,7 @@ def read_checkpoint(path: str | Path) -> tuple[WeightsFile, dict[str, Any]]:
     content = _load(path)
     if not isinstance(content, dict):
         raise WeightsError(f"{path} holds a {type(content).__name__}, not tensors by name")
+    _check_tensors(content, path)
     # A hostile file can give its OrderedDict an attribute named ``items``: ask the class.
     entries = dict(dict.items(content))
     key = next((key for key in _CONTAINERS if isinstance(entries.get(key), dict)), None)
