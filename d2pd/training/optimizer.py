@@ -5,15 +5,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from d2pd.d2 import CfgNode, get_default_optimizer_params, maybe_add_gradient_clipping
+from d2pd.d2 import CfgNode, get_default_optimizer_params
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-    """Build SGD, Adam or AdamW with Detectron2's parameter groups and gradient clipping.
+    """Build SGD, Adam or AdamW with Detectron2's parameter groups; the step clips the gradients.
 
     Args:
         cfg: Reads ``SOLVER``: OPTIMIZER, BASE_LR, MOMENTUM and NESTEROV (SGD), WEIGHT_DECAY and
-            its variants for norms and biases, BIAS_LR_FACTOR, CLIP_GRADIENTS.
+            its variants for norms and biases, BIAS_LR_FACTOR.
         model: Parameters that do not require a gradient are left out.
 
     Returns:
@@ -27,9 +27,8 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         bias_lr_factor=solver.BIAS_LR_FACTOR,
         weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
     )
-    kind: type[torch.optim.Optimizer] = getattr(torch.optim, solver.OPTIMIZER)
+    kind: Any = getattr(torch.optim, solver.OPTIMIZER)
     extra: dict[str, Any] = {}
     if solver.OPTIMIZER == "SGD":
         extra = {"momentum": solver.MOMENTUM, "nesterov": solver.NESTEROV}
-    build: Any = maybe_add_gradient_clipping(cfg, kind)
-    return build(params, lr=solver.BASE_LR, weight_decay=solver.WEIGHT_DECAY, **extra)
+    return kind(params, lr=solver.BASE_LR, weight_decay=solver.WEIGHT_DECAY, **extra)

@@ -1,43 +1,71 @@
 """One training step, the same under both engines."""
 
-import logging
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from d2pd.d2 import Boxes, TrainerBase, get_event_storage
-from d2pd.errors import UserError
-
-logger = logging.getLogger(__name__)
+from d2pd.d2 import CfgNode, TrainerBase, comm, get_event_storage
+from d2pd.errors import ConfigError
+from d2pd.training.clipping import Clip, build_clipping, leave_as_they_are
+from d2pd.training.culprit import (
+    GRADIENT,
+    LOSS,
+    MODEL_CHECK,
+    MODEL_CHECKS,
+    TARGETS,
+    Scene,
+    Suspect,
+    Violation,
+    told,
+)
+from d2pd.training.gradients import gradient_norm, name_bad_gradients
+from d2pd.training.isolation import unwrap
+from d2pd.training.non_finite import Guard, build_guard
+from d2pd.training.precision import Precision, build_precision
+from d2pd.training.processes import gradients_stay_here, is_so_on_any
+from d2pd.training.random_state import random_state, set_random_state
+from d2pd.training.sample_faults import find_faults
+from d2pd.training.snapshot import Snapshot
 
 Sample = dict[str, Any]
 
 
-class DivergedError(UserError, FloatingPointError):
-    """A loss or a gradient is not finite; the message names the iteration and the images."""
+class StepRefused(Exception):
+    """Ends a step on every process before the weights change.
 
+    Attributes:
+        violation: Of this process; None if only another one has any.
+    """
 
-class TargetError(UserError, ValueError):
-    """A target that would ruin the training: the message names the image and the box."""
+    def __init__(self, violation: Violation | None) -> None:
+        super().__init__(violation.text if violation else "on another process")
+        self.violation = violation
 
 
 class Step(TrainerBase):
-    """Data, check of the targets, forward, finite check, backward, clipping, optimizer step.
+    """One optimizer step on one batch; ``run_step`` shows the order.
 
     Takes the place of Detectron2's inner trainer. The model receives ``list[dict]`` and returns a
-    dict of scalar losses. Before each step the random generators are seeded from (seed, iteration),
-    so that a resumed run draws the same samples of anchors and regions as one never stopped.
+    dict of scalar losses. Before each forward pass the random generators are seeded from (seed,
+    iteration, process, part), so that a resumed run draws the same samples of anchors and regions
+    as one never stopped.
 
     Args:
-        model: In training mode.
+        model: In training mode; maybe in ``DistributedDataParallel``.
         data_loader: Yields lists of samples, endlessly.
-        optimizer: Clips by itself where clipping is configured.
+        optimizer: Does not clip by itself.
         num_classes: Number of classes, without background.
         seed: Seed of the run, at least 0.
+        guard: Settles what happens when a step is not finite; by default the run ends, and no file
+            is written.
+        precision: Of the forward pass; float32 by default.
+        accumulate: Parts that a batch is divided into, to save memory; divides its size.
+        clip: Clips the gradients of parameters, in place.
     """
 
     def __init__(
@@ -48,6 +76,10 @@ class Step(TrainerBase):
         *,
         num_classes: int,
         seed: int,
+        guard: Guard | None = None,
+        precision: Precision | None = None,
+        accumulate: int = 1,
+        clip: Clip = leave_as_they_are,
     ) -> None:
         super().__init__()
         self.model = model
@@ -55,129 +87,217 @@ class Step(TrainerBase):
         self.optimizer = optimizer
         self.num_classes = num_classes
         self.seed = seed
+        self.guard = guard or Guard()
+        self.precision = precision or Precision()
+        self.accumulate = accumulate
+        self.clip = clip
         self._batches: Iterator[list[Sample]] | None = None
+        self._control: Suspect | None = None
 
     def run_step(self) -> None:
         """Train on the next batch.
 
         Raises:
-            TargetError: If a target box has no area or its class is out of range.
-            DivergedError: If a loss or the norm of the gradients is not finite; the weights are
-                then those of the step before.
+            TargetError: If labels or pixels break the contract; see ``training.sample_faults``.
+            DivergedError: If a loss or a gradient is not finite. The weights are then those of the
+                step before.
         """
         start = time.perf_counter()
-        if self._batches is None:
-            self._batches = iter(self.data_loader)
-        batch = next(self._batches)
+        batch = self._fetch()
         data_time = time.perf_counter() - start
-        check_targets(batch, self.num_classes)
-        # 31 bits: what every generator takes. The stride keeps two runs' seeds from meeting early.
-        torch.manual_seed((self.seed * 1_000_003 + self.iter) % 2**31)
+        before = Snapshot(unwrap(self.model)) if self.guard.may_skip else None
+        try:
+            self._check_samples(batch)
+            self.optimizer.zero_grad()
+            losses = self._forward_and_backward(batch)
+            self.precision.unscale(self.optimizer)
+            grad_norm = self._check_gradients(batch, losses)
+        except StepRefused as refused:
+            self._settle(refused.violation, before)
+            return
+        self.clip([p for group in self.optimizer.param_groups for p in group["params"]])
+        self.precision.step(self.optimizer)
+        self._control = self._suspects(batch)[0]
+        self._log(losses, grad_norm, data_time)
 
-        losses = self._forward(batch)
-        total = torch.stack(list(losses.values())).sum()
-        values = {name: float(loss.detach()) for name, loss in losses.items()}
-        check_losses(values, batch, self.iter)
-        self.optimizer.zero_grad()
-        total.backward()
-        grad_norm = check_gradients(self.model, batch, self.iter)
-        self.optimizer.step()
-
-        storage = get_event_storage()
-        storage.put_scalar("data_time", data_time)
-        storage.put_scalar("grad_norm", grad_norm)
-        for name, value in {"total_loss": sum(values.values()), **values}.items():
-            storage.put_scalar(name, value)
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Return the context that losses are computed in, those of validation too."""
+        return self.precision.autocast()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the iteration and the optimizer's state."""
-        return {**super().state_dict(), "optimizer": self.optimizer.state_dict()}
+        """Return the state of optimizer, loss scale, skipped steps and random generators."""
+        return {
+            **super().state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "grad_scaler": self.precision.state_dict(),
+            "skipped_steps": self.guard.skipped,
+            "random": random_state(),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up what ``state_dict`` returned."""
+        """Take up what ``state_dict``, or Detectron2's trainer, returned.
+
+        The random generators are those of the process that saved, the first; the other ones keep
+        theirs.
+        """
         super().load_state_dict(state_dict)
         self.optimizer.load_state_dict(state_dict["optimizer"])
+        self.precision.load_state_dict(state_dict.get("grad_scaler", {}))
+        self.guard.skipped = state_dict.get("skipped_steps", 0)
+        if "random" in state_dict and comm.is_main_process():
+            set_random_state(state_dict["random"])
 
-    def _forward(self, batch: list[Sample]) -> dict[str, Tensor]:
-        """Return the losses; the models' own checks (proposals, boxes) get the images' names."""
+    def _fetch(self) -> list[Sample]:
+        if self._batches is None:
+            # A loader draws the seed of its workers: a resumed run would draw it later.
+            with torch.random.fork_rng(devices=[]):
+                self._batches = iter(self.data_loader)
+        return next(self._batches)
+
+    def _check_samples(self, batch: list[Sample]) -> None:
+        faults = find_faults(batch, self.num_classes)
+        violation = None
+        if faults:
+            text = "labels or pixels break the contract"
+            violation = Violation(TARGETS, text, self._suspects(batch), {})
+        self._agree(violation)
+
+    def _forward_and_backward(self, batch: list[Sample]) -> dict[str, float]:
+        """Return the losses by name, the means over the parts of the batch."""
+        size = len(batch) // self.accumulate
+        of_parts: list[dict[str, float]] = []
+        for part in range(self.accumulate):
+            samples = batch[part * size : (part + 1) * size]
+            is_last = part + 1 == self.accumulate
+            with nullcontext() if is_last else gradients_stay_here(self.model):
+                torch.manual_seed(self._seed_of_part(part))
+                losses, values = self._forward(samples, part)
+                total = torch.stack(list(losses.values())).sum()
+                self.precision.backward(total / self.accumulate)
+            of_parts.append(values)
+        names = dict.fromkeys(name for values in of_parts for name in values)
+        return {name: sum(v.get(name, 0.0) for v in of_parts) / self.accumulate for name in names}
+
+    def _forward(
+        self, samples: list[Sample], part: int
+    ) -> tuple[dict[str, Tensor], dict[str, float]]:
+        losses: dict[str, Tensor] = {}
+        text = ""
         try:
-            losses: dict[str, Tensor] = self.model(batch)
-        except (FloatingPointError, AssertionError) as error:
-            text = str(error).rstrip(".")
-            raise DivergedError(f"iteration {self.iter}: {text}{_of(batch)}") from error
-        return losses
+            with self.autocast():
+                losses = self.model(samples)
+        except MODEL_CHECKS as error:
+            where, text = MODEL_CHECK, f"the model's own check failed: {told(error)}"
+        values = {name: float(loss.detach()) for name, loss in losses.items()}
+        if not all(math.isfinite(value) for value in values.values()):
+            named = ", ".join(f"{name}={value:.4g}" for name, value in values.items())
+            where, text = LOSS, f"the loss is not finite ({named})"
+        suspects = self._suspects(samples, part)
+        self._agree(Violation(where, text, suspects, values) if text else None)
+        return losses, values
+
+    def _check_gradients(self, batch: list[Sample], losses: dict[str, float]) -> float:
+        """Return the norm of all gradients together, before clipping.
+
+        It is not finite only where the loss scale is to blame, which then shrinks.
+        """
+        norm = gradient_norm(self.model)
+        violation = None
+        if not math.isfinite(norm) and not self._is_overflow():
+            text = f"the loss is finite, the gradient is not ({name_bad_gradients(self.model)})"
+            violation = Violation(GRADIENT, text, self._suspects(batch), losses)
+        self._agree(violation)
+        return norm
+
+    def _is_overflow(self) -> bool:
+        """Tell whether scaling can be the reason: a scale that enlarges."""
+        return self.precision.is_scaled and self.precision.scale > 1
+
+    def _agree(self, violation: Violation | None) -> None:
+        """Let all processes go on together, or none.
+
+        Raises:
+            StepRefused: If any process has a violation.
+        """
+        if is_so_on_any(violation is not None, next(self.model.parameters()).device):
+            raise StepRefused(violation)
+
+    def _settle(self, violation: Violation | None, before: Snapshot | None) -> None:
+        """Name the culprit; return, with all as before the step, where it is to be skipped."""
+        if before is not None:
+            before.restore()
+        scene = Scene(
+            self.iter, unwrap(self.model), self.precision, self.num_classes, self._control
+        )
+        self.guard.settle(violation, scene)
+        self.precision.forget()
+        self.optimizer.zero_grad()
+        self._log_skipped()
+
+    def _suspects(self, samples: Sequence[Sample], part: int | None = None) -> list[Suspect]:
+        """Return the samples of a part of the batch, or of all of it."""
+        size = len(samples) // (self.accumulate if part is None else 1)
+        first = (part or 0) * size
+        return [
+            Suspect(first + number, sample, self._seed_of_part((first + number) // size))
+            for number, sample in enumerate(samples)
+        ]
+
+    def _seed_of_part(self, part: int) -> int:
+        # 31 bits: what every generator takes. The stride keeps two runs' seeds from meeting early.
+        step = self.iter * comm.get_world_size() + comm.get_rank()
+        return (self.seed * 1_000_003 + step * self.accumulate + part) % 2**31
+
+    def _log(self, losses: dict[str, float], grad_norm: float, data_time: float) -> None:
+        storage = get_event_storage()
+        storage.put_scalar("data_time", data_time)
+        if math.isfinite(grad_norm):
+            storage.put_scalar("grad_norm", grad_norm)
+        for name, value in {"total_loss": sum(losses.values()), **losses}.items():
+            storage.put_scalar(name, value)
+        if self.precision.is_scaled:
+            storage.put_scalar("loss_scale", self.precision.scale, smoothing_hint=False)
+        if self.guard.may_skip:
+            self._log_skipped()
+
+    def _log_skipped(self) -> None:
+        storage = get_event_storage()
+        storage.put_scalar("skipped_steps", self.guard.skipped, smoothing_hint=False)
 
 
-def check_targets(batch: list[Sample], num_classes: int) -> None:
-    """Refuse targets that would ruin the training without a word.
-
-    A box without area overlaps nothing, so that every anchor ties for its best one and becomes
-    positive, or its log size is minus infinity. A class out of range ends in a device-side assert.
+def build_step(
+    cfg: CfgNode,
+    model: nn.Module,
+    data_loader: Iterable[list[Sample]],
+    optimizer: torch.optim.Optimizer,
+) -> Step:
+    """Build the step that a configuration describes.
 
     Args:
-        batch: Samples with ``instances`` (``gt_boxes`` XYXY in pixels of the network input,
-            ``gt_classes``) and ``file_name``.
-        num_classes: Number of classes, without background.
+        cfg: Reads SEED, OUTPUT_DIR, NON_FINITE, MODEL.ROI_HEADS.NUM_CLASSES and of SOLVER: AMP,
+            ACCUMULATE, CLIP_GRADIENTS, IMS_PER_BATCH (over all processes).
+        model: See ``Step``.
+        data_loader: See ``Step``.
+        optimizer: See ``Step``.
 
     Raises:
-        TargetError: Naming the image and the first such box.
+        ConfigError: If the batch of a process cannot be divided by ``SOLVER.ACCUMULATE``.
     """
-    for sample in batch:
-        boxes: Boxes = sample["instances"].gt_boxes
-        classes: Tensor = sample["instances"].gt_classes
-        corners = boxes.tensor
-        sizes = corners[:, 2:] - corners[:, :2]
-        bad = ~(torch.isfinite(corners).all(dim=1) & (sizes > 0).all(dim=1))
-        if bad.any():
-            row = int(bad.nonzero()[0])
-            raise TargetError(
-                f"{sample['file_name']}: target box {corners[row].tolist()} (XYXY, network input) "
-                "has no area or is not finite; cleaning drops such labels: raise "
-                "DATASETS.MIN_BOX_SIZE"
-            )
-        if len(classes) and (int(classes.min()) < 0 or int(classes.max()) >= num_classes):
-            raise TargetError(
-                f"{sample['file_name']}: class {sorted(set(classes.tolist()))} is out of range: "
-                f"the model has {num_classes} classes (MODEL.ROI_HEADS.NUM_CLASSES)"
-            )
-
-
-def check_losses(losses: dict[str, float], batch: list[Sample], iteration: int) -> None:
-    """Stop at a loss that is not finite, naming it and the images of the batch.
-
-    Raises:
-        DivergedError: If any loss is infinite or not a number.
-    """
-    if not all(math.isfinite(value) for value in losses.values()):
-        named = ", ".join(f"{name}={value:.4g}" for name, value in losses.items())
-        raise DivergedError(f"iteration {iteration}: the loss is not finite ({named}){_of(batch)}")
-
-
-def check_gradients(model: nn.Module, batch: list[Sample], iteration: int) -> float:
-    """Return the norm of all gradients together; stop where it is not finite.
-
-    Raises:
-        DivergedError: If a gradient is infinite or not a number although the loss is finite.
-    """
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    norm = float(torch.nn.utils.get_total_norm(gradients))
-    if not math.isfinite(norm):
-        named = [
-            name
-            for name, p in model.named_parameters()
-            if p.grad is not None and not torch.isfinite(p.grad).all()
-        ]
-        raise DivergedError(
-            f"iteration {iteration}: the gradient is not finite in {len(named)} parameters "
-            f"({', '.join(named[:3])}){_of(batch)}"
+    total, world_size = cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size()
+    accumulate = cfg.SOLVER.ACCUMULATE
+    if total % (world_size * accumulate):
+        raise ConfigError(
+            f"SOLVER.ACCUMULATE is {accumulate}, which does not divide the {total // world_size} "
+            f"images of a process (SOLVER.IMS_PER_BATCH {total}, processes: {world_size})"
         )
-    return norm
-
-
-def _of(batch: list[Sample]) -> str:
-    names = ", ".join(f"{sample['file_name']}" for sample in batch)
-    return (
-        f"; images of this batch: {names}. The last checkpoint is from before this step; "
-        "a lower SOLVER.BASE_LR, a longer SOLVER.WARMUP_ITERS or SOLVER.CLIP_GRADIENTS.ENABLED "
-        "True are the usual ways out"
+    return Step(
+        model,
+        data_loader,
+        optimizer,
+        num_classes=cfg.MODEL.ROI_HEADS.NUM_CLASSES,
+        seed=cfg.SEED,
+        guard=build_guard(cfg),
+        precision=build_precision(cfg, next(model.parameters()).device.type),
+        accumulate=accumulate,
+        clip=build_clipping(cfg),
     )

@@ -1,0 +1,200 @@
+"""A step that was not finite, in a file that can be run again."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from torch import Tensor, nn
+
+from d2pd.d2 import Boxes, CfgNode, EventStorage, Instances, build_model
+from d2pd.errors import ConfigError, MissingFileError, WeightsError
+from d2pd.training.culprit import MODEL_CHECKS, Scene, Violation, told
+from d2pd.training.gradients import gradient_norm
+from d2pd.training.precision import Precision
+from d2pd.training.sample_faults import Fault, find_faults
+
+FORMAT = "d2pd step 1"
+
+BuildModel = Callable[[str], nn.Module]
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """A step that was run again.
+
+    Attributes:
+        iteration: Of the step in its run.
+        rank: Process that it was on.
+        text: What the run saw, and the verdict.
+        recorded: The losses that the run saw, by name; empty where it had none yet.
+        losses: Those of now: of each part of the batch that was recorded, added up by name.
+        gradient_norm: Of all parameters together, of now; None where the forward pass stopped.
+        refusal: What the model's own check said now; empty where it said nothing.
+        faults: Labels and pixels that break the contract.
+    """
+
+    iteration: int
+    rank: int
+    text: str
+    recorded: Mapping[str, float]
+    losses: Mapping[str, float]
+    gradient_norm: float | None
+    refusal: str
+    faults: Sequence[Fault]
+
+    def report(self) -> str:
+        """Return what came out, a line for each thing."""
+        lines = [f"iteration {self.iteration}, rank {self.rank}: {self.text}"]
+        lines += [str(fault) for fault in self.faults]
+        for name, value in self.losses.items():
+            then = f" (in the run: {self.recorded[name]:.6g})" if name in self.recorded else ""
+            lines.append(f"{name} = {value:.6g}{then}")
+        if self.gradient_norm is not None:
+            lines.append(f"norm of the gradients = {self.gradient_norm:.6g}")
+        return "\n".join(
+            [*lines, *([f"the model stopped: {self.refusal}"] if self.refusal else [])]
+        )
+
+
+def write_step(
+    file: IO[bytes],
+    violation: Violation,
+    scene: Scene,
+    *,
+    rank: int,
+    text: str,
+    config_text: str,
+) -> None:
+    """Write all that the forward pass of the suspects depends on.
+
+    Args:
+        file: Open for writing.
+        violation: Its suspects' samples are stored: tensors, numbers and strings in them.
+        scene: Weights and buffers as before the step.
+        rank: Of this process.
+        text: What was seen, and the verdict.
+        config_text: The configuration as YAML; empty where it is not known.
+    """
+    content = {
+        "format": FORMAT,
+        "iteration": scene.iteration,
+        "rank": rank,
+        "text": text,
+        "precision": scene.precision.name,
+        "num_classes": scene.num_classes,
+        "losses": dict(violation.losses),
+        "batch": [{"seed": s.seed, **_plain_sample(s.sample)} for s in violation.suspects],
+        "model": {name: tensor.cpu() for name, tensor in scene.model.state_dict().items()},
+        "config": config_text,
+    }
+    torch.save(content, file)
+
+
+def replay(path: str | Path, build: BuildModel | None = None) -> Replayed:
+    """Run a recorded step again, forward and backward.
+
+    The losses are those of the run, to the last bit, on the same device model, versions and number
+    of threads.
+
+    Args:
+        path: A ``.pt`` file of ``OUTPUT_DIR/non_finite``. Nothing in it is run.
+        build: From the text of the recorded configuration to a model, whose weights are then
+            replaced; None builds the one that the configuration describes, on the CPU.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        WeightsError: If it is not such a file, or does not fit the model.
+    """
+    content = _read(Path(path))
+    model = (build or model_of_config)(content["config"]).train()
+    try:
+        model.load_state_dict(content["model"])
+    except RuntimeError as error:
+        first = " ".join(str(error).split())[:200]
+        raise WeightsError(f"{path} is of another model: {first}") from None
+    precision = Precision(content["precision"], next(model.parameters()).device.type)
+    rows = content["batch"]
+    samples = [_sample(row) for row in rows]
+    losses: dict[str, float] = {}
+    refusal, norm = "", None
+    try:
+        for seed, numbers in groupby(range(len(rows)), key=lambda number: rows[number]["seed"]):
+            part = [samples[number] for number in numbers]
+            for name, value in _run_part(model, part, seed, precision, content).items():
+                losses[name] = losses.get(name, 0.0) + value
+        norm = gradient_norm(model)
+    except MODEL_CHECKS as error:
+        refusal = told(error)
+    return Replayed(
+        content["iteration"],
+        content["rank"],
+        content["text"],
+        content["losses"],
+        losses,
+        norm,
+        refusal,
+        find_faults(samples, content["num_classes"]),
+    )
+
+
+def _run_part(
+    model: nn.Module,
+    part: list[dict[str, Any]],
+    seed: int,
+    precision: Precision,
+    content: Mapping[str, Any],
+) -> dict[str, float]:
+    torch.manual_seed(seed)
+    with EventStorage(content["iteration"]), precision.autocast():
+        losses: dict[str, Tensor] = model(part)
+    torch.stack(list(losses.values())).sum().backward()
+    return {name: float(loss.detach()) for name, loss in losses.items()}
+
+
+def model_of_config(config_text: str) -> nn.Module:
+    """Build the model that a recorded configuration describes, on the CPU, without weights.
+
+    Raises:
+        ConfigError: If the file holds no configuration.
+    """
+    if not config_text:
+        raise ConfigError("the recorded step has no configuration: give a function that builds it")
+    cfg = CfgNode.load_cfg(config_text)  # a safe reader: text of YAML
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.WEIGHTS = ""
+    return build_model(cfg)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise MissingFileError(f"no file {path}; steps are in OUTPUT_DIR/non_finite/*.pt")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged zip and a refused pickle have many types
+        reason = " ".join(str(error).split())[:160]
+        raise WeightsError(f"{path} cannot be read as a recorded step: {reason}") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise WeightsError(f"{path} is not a recorded step (of OUTPUT_DIR/non_finite/*.pt)")
+    return content
+
+
+def _plain_sample(sample: Mapping[str, Any]) -> dict[str, Any]:
+    plain = (Tensor, str, int, float)
+    kept = {key: value for key, value in sample.items() if isinstance(value, plain)}
+    instances = sample["instances"]
+    fields = {
+        name: value.tensor if name == "gt_boxes" else value
+        for name, value in instances.get_fields().items()
+        if name == "gt_boxes" or isinstance(value, Tensor)
+    }
+    return {"sample": kept, "image_size": list(instances.image_size), "instances": fields}
+
+
+def _sample(row: Mapping[str, Any]) -> dict[str, Any]:
+    instances = Instances(tuple(row["image_size"]))
+    for name, value in row["instances"].items():
+        instances.set(name, Boxes(value) if name == "gt_boxes" else value)
+    return {**row["sample"], "instances": instances}
