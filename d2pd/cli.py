@@ -120,9 +120,12 @@ def _parser() -> argparse.ArgumentParser:
     diagnose = commands.add_parser(
         "diagnose", help="look at every training image once: labels and losses that ruin a training"
     )
-    diagnose.add_argument("--config-file", required=True, metavar="FILE")
+    diagnose.add_argument("--config-file", metavar="FILE")
     diagnose.add_argument("--output", type=Path, help="folder (OUTPUT_DIR/diagnose)")
     diagnose.add_argument("--labels-only", action="store_true", help="no pictures, no model: fast")
+    diagnose.add_argument(
+        "--replay", type=Path, metavar="FILE", help="run a step of OUTPUT_DIR/non_finite/*.pt again"
+    )
     diagnose.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE overrides")
     diagnose.set_defaults(run=_diagnose)
     return parser

@@ -25,6 +25,7 @@ from d2pd.training.checkpoint import Checkpointer
 from d2pd.training.diagnosis import Diagnosis
 from d2pd.training.examination import Measure, Sample, examine, label_sample
 from d2pd.training.preflight import check_datasets, resolve_device
+from d2pd.training.replay import replay
 from d2pd.training.validation import ImageLosses, measure_images
 
 Record = dict[str, Any]
@@ -34,11 +35,11 @@ STEM = "findings"
 
 
 def main(args: argparse.Namespace) -> int:
-    """Look at all training images, write what was found and print it.
+    """Look at all training images, write what was found and print it; or run a step again.
 
     Args:
-        args: ``config_file``, ``opts``, ``labels_only`` and ``output``; None is
-            ``OUTPUT_DIR/diagnose``.
+        args: ``config_file``, ``opts``, ``labels_only``, ``output``, of which None is
+            ``OUTPUT_DIR/diagnose``, and ``replay``, a recorded step or None.
 
     Returns:
         Exit code: 0 nothing found, 1 findings.
@@ -47,6 +48,10 @@ def main(args: argparse.Namespace) -> int:
         UserError: If something is missing; the message says what, where and the way out.
         KeyboardInterrupt: On Ctrl-C, once what was found so far is written and printed.
     """
+    if args.replay:
+        return run_again(args.replay, args.config_file, args.opts)
+    if not args.config_file:
+        raise ConfigError("name the training: --config-file FILE, or --replay FILE of one step")
     cfg = load_config(args.config_file, args.opts)
     register_from_config(cfg)
     check_datasets(cfg, cfg.DATASETS.TRAIN)
@@ -71,6 +76,32 @@ def main(args: argparse.Namespace) -> int:
         paths = write_diagnosis(diagnosis, records, cfg, folder)
         print("\n".join([diagnosis.report(), f"written: {', '.join(map(str, paths))}"]))
     return 1 if diagnosis.findings else 0
+
+
+def run_again(path: Path, config_file: str | None, opts: Sequence[str]) -> int:
+    """Run a step again that a training has recorded as not finite, and print what comes out.
+
+    Args:
+        path: A ``.pt`` file of ``OUTPUT_DIR/non_finite``.
+        config_file: Builds the model, on its device, in place of the recorded configuration.
+        opts: Overrides of ``config_file``.
+
+    Returns:
+        Exit code: 0 it is finite now, 1 it is not.
+
+    Raises:
+        UserError: If the file is not such a step, or of another model.
+    """
+    if config_file:
+        cfg = load_config(config_file, opts)
+        cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)
+        again = replay(path, lambda _recorded: build_model(cfg))
+    elif opts:
+        raise ConfigError(f"--replay without --config-file has nothing to override: {opts[0]}")
+    else:
+        again = replay(path)
+    print(again.report())
+    return 0 if again.is_finite else 1
 
 
 def build_measure(cfg: CfgNode) -> Measure:

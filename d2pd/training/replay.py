@@ -1,5 +1,6 @@
 """A step that was not finite, in a file that can be run again."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -11,7 +12,15 @@ from torch import Tensor, nn
 
 from d2pd.d2 import Boxes, CfgNode, EventStorage, Instances, build_model
 from d2pd.errors import ConfigError, MissingFileError, WeightsError
-from d2pd.training.culprit import MODEL_CHECKS, Scene, Violation, told
+from d2pd.training.culprit import (
+    MODEL_CHECKS,
+    Alone,
+    Scene,
+    Suspect,
+    Violation,
+    told,
+    try_alone,
+)
 from d2pd.training.gradients import gradient_norm
 from d2pd.training.precision import Precision
 from d2pd.training.sample_faults import Fault, find_faults
@@ -34,6 +43,7 @@ class Replayed:
         gradient_norm: Of all parameters together, of now; None where the forward pass stopped.
         refusal: What the model's own check said now; empty where it said nothing.
         faults: Labels and pixels that break the contract.
+        alone: What each image gives by itself now, by its name.
     """
 
     iteration: int
@@ -44,6 +54,13 @@ class Replayed:
     gradient_norm: float | None
     refusal: str
     faults: Sequence[Fault]
+    alone: Sequence[tuple[str, Alone]]
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether there is nothing to object to now."""
+        numbers = [*self.losses.values(), self.gradient_norm or 0.0]
+        return not (self.refusal or self.faults) and all(map(math.isfinite, numbers))
 
     def report(self) -> str:
         """Return what came out, a line for each thing."""
@@ -54,9 +71,12 @@ class Replayed:
             lines.append(f"{name} = {value:.6g}{then}")
         if self.gradient_norm is not None:
             lines.append(f"norm of the gradients = {self.gradient_norm:.6g}")
-        return "\n".join(
-            [*lines, *([f"the model stopped: {self.refusal}"] if self.refusal else [])]
-        )
+        if self.refusal:
+            lines.append(f"the model stopped: {self.refusal}")
+        for name, one in self.alone:
+            values = ", ".join(f"{loss} = {value:.6g}" for loss, value in one.losses.items())
+            lines.append(f"{name} by itself: {values or one.error}")
+        return "\n".join(lines)
 
 
 def write_step(
@@ -118,6 +138,9 @@ def replay(path: str | Path, build: BuildModel | None = None) -> Replayed:
     precision = Precision(content["precision"], next(model.parameters()).device.type)
     rows = content["batch"]
     samples = [_sample(row) for row in rows]
+    # First: it leaves no trace, while the step changes what the model keeps of its batches.
+    scene = Scene(content["iteration"], model, precision, content["num_classes"], None)
+    alone = _each_alone(scene, samples, [row["seed"] for row in rows])
     losses: dict[str, float] = {}
     refusal, norm = "", None
     try:
@@ -137,7 +160,17 @@ def replay(path: str | Path, build: BuildModel | None = None) -> Replayed:
         norm,
         refusal,
         find_faults(samples, content["num_classes"]),
+        alone,
     )
+
+
+def _each_alone(
+    scene: Scene, samples: Sequence[dict[str, Any]], seeds: Sequence[int]
+) -> list[tuple[str, Alone]]:
+    pairs = enumerate(zip(samples, seeds, strict=True))
+    suspects = [Suspect(number, sample, seed) for number, (sample, seed) in pairs]
+    with EventStorage(scene.iteration):
+        return [(str(suspect), try_alone(scene, suspect, False)) for suspect in suspects]
 
 
 def _run_part(
