@@ -105,7 +105,11 @@ class BestModel(HookBase):
     def state_dict(self) -> dict[str, Any]:
         """Return for every metric its best value, iteration, mode and file."""
         return {
-            contest.metric.name: {**contest.best.state_dict(), "file": contest.file_stem}
+            contest.metric.name: {
+                **contest.best.state_dict(),
+                "was_logged": contest.metric.was_logged,
+                "file": contest.file_stem,
+            }
             for contest in self._contests
         }
 
@@ -114,6 +118,7 @@ class BestModel(HookBase):
         for contest in self._contests:
             state = state_dict.get(contest.metric.name)
             if state and (state["mode"], state["file"]) == (contest.best.mode, contest.file_stem):
+                contest.metric.was_logged = state["was_logged"]
                 contest.best.load_state_dict(state)
                 continue
             overwritten = [

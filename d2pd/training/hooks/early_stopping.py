@@ -64,6 +64,7 @@ class EarlyStopping(HookBase):
         return {
             "metric": self._metric.name,
             "mode": self._patience.mode,
+            "was_logged": self._metric.was_logged,
             "patience": self._patience.state_dict(),
         }
 
@@ -72,6 +73,7 @@ class EarlyStopping(HookBase):
         then = (state_dict["metric"], state_dict["mode"])
         now = (self._metric.name, self._patience.mode)
         if then == now:
+            self._metric.was_logged = state_dict["was_logged"]
             self._patience.load_state_dict(state_dict["patience"])
             return
         logger.warning(
