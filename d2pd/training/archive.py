@@ -75,12 +75,18 @@ def check_archive(path: Path) -> None:
         WeightsError: If a byte is wrong, or the archive is not one that ``torch.save`` wrote.
     """
     seal = read_seal(path)
-    _check_entries(path)
+    is_plain, damaged = _test_entries(path)
+    if damaged is not None:
+        entry = damaged.partition("/")[2] or damaged
+        raise WeightsError(f"{path} is damaged (checksum of {entry} differs): {WAY_OUT}")
     if seal is not None and _digest_without_itself(path) != seal:
         raise WeightsError(f"{path} is damaged (checksum of the whole file differs): {WAY_OUT}")
+    if not is_plain:
+        raise WeightsError(f"{path} is a compressed archive, which torch.save does not write")
 
 
-def _check_entries(path: Path) -> None:
+def _test_entries(path: Path) -> tuple[bool, str | None]:
+    """Tell whether all entries lie there uncompressed, and if so, which has a wrong checksum."""
     size = path.stat().st_size
     try:
         with zipfile.ZipFile(path) as archive:
@@ -88,16 +94,11 @@ def _check_entries(path: Path) -> None:
             is_stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
             # Entries that overlap could take days to read.
             is_plain = is_stored and sum(entry.file_size for entry in entries) <= size
-            damaged = archive.testzip() if is_plain else None
+            return is_plain, archive.testzip() if is_plain else None
     except Exception as error:  # zipfile raises nearly anything on damaged headers
         raise WeightsError(
             f"{path} is cut off or damaged ({size:,} bytes; {error}): {WAY_OUT}"
         ) from error
-    if damaged is not None:
-        entry = damaged.partition("/")[2] or damaged
-        raise WeightsError(f"{path} is damaged (checksum of {entry} differs): {WAY_OUT}")
-    if not is_plain:
-        raise WeightsError(f"{path} is a compressed archive, which torch.save does not write")
 
 
 def _digest_without_itself(path: Path) -> bytes:
