@@ -1,7 +1,9 @@
 """``d2pd diagnose`` as a user types it, on drawn pictures and on the real labels."""
 
+import itertools
 import json
 import math
+import os
 from pathlib import Path
 
 import cv2
@@ -10,10 +12,13 @@ import torch
 
 from d2pd import cli
 from d2pd.config import load_config
-from d2pd.d2 import ENGINE, build_model
+from d2pd.d2 import ENGINE, Boxes, Instances, build_model
 from d2pd.data.synthetic import draw_dataset
 from d2pd.training import diagnose
 from d2pd.training.checkpoint import Checkpointer
+from d2pd.training.culprit import LOSS, Scene, Suspect, Violation
+from d2pd.training.precision import Precision
+from d2pd.training.replay import write_step
 from d2pd.training.run_folder import held_run
 from d2pd.training.validation import ImageLosses
 
@@ -282,3 +287,110 @@ def test_real_labels_break_the_contract_in_exactly_the_eight_known_rows(shared_d
     assert told["rows"] == REAL_ROWS
     assert len(told["findings"]) == 10
     assert {one["dropped_as"] for one in told["findings"]} == {"degenerate_box"}
+
+
+@pytest.fixture(scope="module")
+def shared_pictures(shared_data, tmp_path_factory) -> Path:
+    """A folder with a drawn pair for every real label row, in the layout of KAIST.
+
+    Drawn are those of the eight rows and of every fortieth image, each with its own labels; the
+    others are links to these in turn, which saves five minutes on two cores.
+    """
+    table = json.loads((shared_data / "kaist/train20.json").read_text())
+    root = tmp_path_factory.mktemp("real")
+    at_fault = {row["image_id"] for row in table["annotations"] if 0 in row["bbox"][2:]}
+    drawn = [
+        row for number, row in enumerate(table["images"])
+        if number % 40 == 0 or row["id"] in at_fault
+    ]  # fmt: skip
+    ids = {row["id"] for row in drawn}
+    labels = [row for row in table["annotations"] if row["image_id"] in ids]
+    (root / "some.json").write_text(json.dumps({**table, "images": drawn, "annotations": labels}))
+    draw_dataset(root, boxes=root / "some.json")
+    sources = itertools.cycle(sorted({row["im_name"] for row in drawn}))
+    for name in {row["im_name"] for row in table["images"]} - {row["im_name"] for row in drawn}:
+        source = next(sources)
+        for modality in ("visible", "lwir"):
+            link = picture(root, name, modality)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            os.link(picture(root, source, modality), link)
+    return root / "images"
+
+
+def picture(root: Path, name: str, modality: str) -> Path:
+    folder, number = name.rsplit("/", 1)
+    return root / "images" / folder / modality / f"{number}.jpg"
+
+
+@pytest.mark.slow
+def test_real_labels_over_drawn_pictures_partly_shared_list_the_eight_rows_with_losses_too(
+    shared_data, shared_pictures, tmp_path
+):
+    key = "DATASETS.REGISTER.synthetic_train"
+    labels = str(shared_data / "kaist/train20.json")
+    real = (f"{key}.ANNOTATIONS", labels, f"{key}.IMAGES", str(shared_pictures))
+    code, told = look(tmp_path, tmp_path / "out", *real, "INPUT.MIN_SIZE_TEST", "64")
+    assert (code, told["num_looked_at"], told["complete"]) == (1, 8738, True)
+    assert told["rows"] == REAL_ROWS
+    diverged = [one["row"] for one in told["findings"] if one["rule"] == "loss_not_finite"]
+    assert 0 < len(diverged) < len(REAL_ROWS)
+    assert len(told["highest_losses"]) == 10
+
+
+def record_step(path: Path, second_box: list[float]) -> None:
+    """Write a step of two images as a training does that has met something not finite."""
+    cfg = load_config(QUICK, ["MODEL.DEVICE", "cpu"])
+    torch.manual_seed(0)
+    model = build_model(cfg).train()
+    suspects = []
+    for number, box in enumerate(([8.0, 8, 30, 60], second_box)):
+        instances = Instances((64, 80))
+        instances.gt_boxes = Boxes(torch.tensor([box]))
+        instances.gt_classes = torch.zeros(1, dtype=torch.int64)
+        image = torch.randint(0, 256, (3, 64, 80), dtype=torch.uint8)
+        sample = {"file_name": f"{number}.png", "row": 40 + number, "image": image}
+        suspects.append(Suspect(number, sample | {"instances": instances}, 7))
+    violation = Violation(LOSS, "", suspects, {"loss_rpn_loc": math.inf})
+    with path.open("wb") as file:
+        scene = Scene(12, model, Precision(), 1, None)
+        write_step(file, violation, scene, rank=0, text="inf!", config_text=cfg.dump())
+
+
+@pytest.mark.parametrize("with_config", [False, True], ids=["own config", "given config"])
+def test_recorded_step_is_run_again_with_the_losses_of_each_image(tmp_path, capsys, with_config):
+    record_step(tmp_path / "step.pt", [20, 20, 20, 40])
+    words = ["diagnose", "--replay", str(tmp_path / "step.pt")]
+    words += ["--config-file", QUICK, "MODEL.DEVICE", "cpu"] if with_config else []
+    assert cli.main(words) == 1
+    lines = capsys.readouterr().out.strip().split("\n")
+    assert lines[0] == "iteration 12, rank 0: inf!"
+    assert lines[1].startswith("1.png (row 41): target box 0")
+    assert "loss_rpn_loc = inf (in the run: inf)" in lines
+    alone = [line for line in lines if " by itself: " in line]
+    assert [line.split(" by itself: ")[0] for line in alone] == ["0.png (row 40)", "1.png (row 41)"]
+    assert ["loss_rpn_loc = inf" in line for line in alone] == [False, True]
+
+
+def test_recorded_step_that_is_finite_now_ends_with_exit_code_zero(tmp_path, capsys):
+    record_step(tmp_path / "step.pt", [20, 20, 30, 40])
+    assert cli.main(["diagnose", "--replay", str(tmp_path / "step.pt")]) == 0
+    first = capsys.readouterr().out
+    assert "norm of the gradients = " in first
+    cli.main(["diagnose", "--replay", str(tmp_path / "step.pt")])
+    assert capsys.readouterr().out == first
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "name the training: --config-file FILE, or --replay FILE of one step"),
+        (["--replay", "none.pt"], "no file none.pt; steps are in OUTPUT_DIR/non_finite/*.pt"),
+        (["--replay", QUICK], "cannot be read as a recorded step"),
+        (["--replay", "a.pt", "MODEL.DEVICE", "cpu"], "nothing to override: MODEL.DEVICE"),
+    ],
+)
+def test_mistakes_with_a_recorded_step_are_one_line(capsys, words, message):
+    assert cli.main(["diagnose", *words]) == cli.USER_ERROR
+    out, err = capsys.readouterr()
+    assert message in err
+    assert (out, err.count("\n")) == ("", 1)
