@@ -6,6 +6,7 @@ from d2pd.config_words import flatten
 from d2pd.d2 import CfgNode, EventWriter
 from d2pd.errors import UserError
 from d2pd.reporting.run_metrics import best_points, read_metrics
+from d2pd.training.decisions import validation_dataset, validation_period
 from d2pd.training.writers.metrics_file import STOPPED, MetricsFile
 from d2pd.training.writers.run_log import RunLog
 from d2pd.training.writers.tensorboard import TensorboardEvents
@@ -60,7 +61,9 @@ class RunWriters(EventWriter):
             writer.close()
 
 
-def build_writers(cfg: CfgNode, *, start_iter: int, max_iter: int, num_images: int) -> RunWriters:
+def build_writers(
+    cfg: CfgNode, *, start_iter: int, max_iter: int, num_images: int, is_pending: bool = False
+) -> RunWriters:
     """Open ``run.log``, ``metrics.json``, TensorBoard and, where it is wanted, Weights & Biases.
 
     To be called on the main process when training starts, with the scalars of a resume back in the
@@ -71,13 +74,16 @@ def build_writers(cfg: CfgNode, *, start_iter: int, max_iter: int, num_images: i
         start_iter: First iteration to come.
         max_iter: Number of iterations of the whole run.
         num_images: Training images after cleaning.
+        is_pending: The evaluation of the iteration before ``start_iter`` is still to be done: its
+            row, where an error has left half of it, is written again.
 
     Raises:
         ConfigError: If ``WANDB.ENABLED`` asks for a package that is not there.
         UserError: If a file cannot be written.
     """
     folder = Path(cfg.OUTPUT_DIR)
-    metrics = MetricsFile(folder / METRICS, keep_through=start_iter - 1 if start_iter else None)
+    keep_through = start_iter - 1 - is_pending if start_iter else None
+    metrics = MetricsFile(folder / METRICS, keep_through=keep_through)
     written = metrics.last_iteration if start_iter else None
     run_log = RunLog(
         folder / RUN_LOG,
@@ -115,12 +121,17 @@ def run_facts(cfg: CfgNode, num_images: int) -> list[str]:
 
 
 def _evaluations(cfg: CfgNode) -> str:
-    period = cfg.TEST.EVAL_PERIOD
-    when = f"every {period:,} iterations" if period > 0 else "after the last iteration"
-    on = f" on {', '.join(cfg.DATASETS.TEST)}" if cfg.DATASETS.TEST else ": no DATASETS.TEST"
+    tests, validation = ", ".join(cfg.DATASETS.TEST), validation_dataset(cfg)
+    parts = [f"evaluation {_when(cfg.TEST.EVAL_PERIOD)} on {tests}" if tests else "no evaluation"]
+    if validation:
+        parts.append(f"validation loss {_when(validation_period(cfg))} on {validation}")
     metric = cfg.EARLY_STOPPING.METRIC
-    stops = f"; stops early by {metric}" if metric else "; never stops early"
-    return f"evaluation {when}{on}{stops}"
+    parts.append(f"stops early by {metric}" if metric else "never stops early")
+    return "; ".join(parts)
+
+
+def _when(period: int) -> str:
+    return f"every {period:,} iterations" if period > 0 else "after the last iteration"
 
 
 def _known_best(metrics_json: Path) -> dict[str, tuple[int, float]]:

@@ -189,7 +189,7 @@ class RunLog(EventWriter):
         return _wrapped("best", entries) if entries else []
 
     def _best_at(self, storage: EventStorage, name: str) -> int:
-        """Return the iteration of a best value; the storage of a resume may not reach back to it."""
+        """Return the iteration of a best value; a resumed storage may not reach back to it."""
         metric, history = name.removeprefix(BEST), storage.history(name).values()
         value, at = history[-1]
         if metric not in self._best or self._best[metric][1] != value:

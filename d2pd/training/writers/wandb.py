@@ -131,6 +131,7 @@ class WandbWriter(EventWriter):
                 *(_one_line(error), Path(settings["dir"]) / "wandb"),
             )
         try:
+            self._wandb.teardown()  # else the id counts as in use
             return self._wandb.init(**settings, mode="offline")
         except Exception as error:
             self._warn(error)

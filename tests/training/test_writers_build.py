@@ -1,0 +1,106 @@
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from d2pd.config import default_config
+from d2pd.d2 import EventStorage
+from d2pd.training.writers.build import build_writers, run_facts
+
+
+@pytest.fixture
+def cfg(tmp_path):
+    cfg = default_config()
+    cfg.OUTPUT_DIR = str(tmp_path)
+    cfg.SOLVER.MAX_ITER, cfg.SOLVER.IMS_PER_BATCH = 40, 2
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("toys_train",), ("toys_val",)
+    return cfg
+
+
+def train(storage, writers, iterations):
+    for iteration in iterations:
+        storage.iter = iteration
+        storage.put_scalars(total_loss=1.0, time=0.5)
+        if (iteration + 1) % 10 == 0:
+            figures = {"bbox/AP": float(iteration), "best/bbox/AP": 9.0}
+            storage.put_scalars(**figures, smoothing_hint=False)
+            storage.put_image("pictures/curves", np.zeros((3, 4, 5), np.uint8))
+            writers.write()
+
+
+def test_run_that_is_killed_and_resumed_leaves_one_record(cfg, tmp_path):
+    with EventStorage() as storage:
+        writers = build_writers(cfg, start_iter=0, max_iter=40, num_images=20)
+        train(storage, writers, range(30))
+    with EventStorage(20) as storage:
+        storage.put_scalars(**{"bbox/AP": 19.0}, smoothing_hint=False, cur_iter=19)
+        writers = build_writers(cfg, start_iter=20, max_iter=40, num_images=20)
+        train(storage, writers, range(20, 40))
+        writers.finish(39, "all 40 iterations are done", is_early=False)
+        writers.close()
+
+    rows = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
+    assert [row["iteration"] for row in rows] == [9, 19, 29, 39]
+    assert all("eta_seconds" in row for row in rows)
+    log = (tmp_path / "run.log").read_text()
+    assert log.count("resumed after iteration 19") == 1
+    assert "best  bbox/AP 9 (at iteration 9)" in log.split("resumed")[1]
+    assert log.splitlines()[-1].split("  ")[1].startswith("=== all 40 iterations are done, ")
+    assert len(list(tmp_path.glob("events.out.tfevents.*"))) == 2
+
+
+def test_early_end_is_told_in_both_files(cfg, tmp_path):
+    with EventStorage() as storage:
+        writers = build_writers(cfg, start_iter=0, max_iter=40, num_images=20)
+        train(storage, writers, range(10))
+        writers.finish(9, "bbox/AP has not improved", is_early=True)
+    last = json.loads((tmp_path / "metrics.json").read_text().splitlines()[-1])
+    assert last == {"iteration": 9, "stopped": "bbox/AP has not improved"}
+    assert "=== bbox/AP has not improved, " in (tmp_path / "run.log").read_text()
+
+
+def test_weights_and_biases_gets_its_pictures_before_tensorboard_clears_them(cfg, monkeypatch):
+    sent = []
+
+    class Run:
+        step = 0
+
+        def log(self, row, step):
+            sent.append((step, sorted(row)))
+
+    class Wandb:
+        init = staticmethod(lambda **settings: Run())
+        Image = staticmethod(lambda pixels: pixels)
+
+    monkeypatch.setenv("WANDB_FINISH_TIMEOUT", "1")
+    monkeypatch.setitem(sys.modules, "wandb", Wandb)
+    cfg.WANDB.ENABLED = True
+    with EventStorage() as storage:
+        train(storage, build_writers(cfg, start_iter=0, max_iter=40, num_images=20), range(20))
+        assert storage._vis_data == []
+    assert [step for step, _ in sent] == [9, 19]
+    assert all("pictures/curves" in names for _, names in sent)
+
+
+def test_facts_tell_model_data_length_and_evaluation(cfg):
+    cfg.MODEL.WEIGHTS, cfg.MODEL.DEVICE, cfg.TEST.EVAL_PERIOD = "r50.pkl", "cpu", 1000
+    cfg.SOLVER.BASE_LR, cfg.SOLVER.ACCUMULATE = 0.02, 2
+    cfg.MODEL.BACKBONE.NAME = "build_resnet_fpn_backbone"
+    assert run_facts(cfg, 20) == [
+        "GeneralizedRCNN with build_resnet_fpn_backbone from r50.pkl",
+        "20 images (visible) of toys_train",
+        "40 iterations of 2 images in 2 parts = 4.0 epochs; SGD, rate 0.02, fp32 on cpu",
+        "evaluation every 1,000 iterations on toys_val; "
+        "validation loss every 1,000 iterations on toys_val; never stops early",
+    ]
+
+
+def test_facts_of_a_bare_run(cfg):
+    cfg.MODEL.WEIGHTS, cfg.DATASETS.TEST = "", ()
+    cfg.EARLY_STOPPING.METRIC = "val/total_loss"
+    cfg.SOLVER.AMP.ENABLED, cfg.SOLVER.AMP.PRECISION = True, "bf16"
+    facts = run_facts(cfg, 20)
+    assert "from random weights" in facts[0]
+    assert "bf16 on" in facts[2]
+    assert facts[3] == "no evaluation; stops early by val/total_loss"
