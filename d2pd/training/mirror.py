@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from d2pd.errors import ConfigError, WeightsError
-from d2pd.training.archive import read_seal
+from d2pd.training.archive import check_archive, read_seal
 from d2pd.training.atomic_file import copy_file, remove_partials
 from d2pd.training.checkpoint_folder import BEST_PATTERN, PATTERN, prune, write_tag
 
@@ -83,11 +83,10 @@ class Mirror:
 
     def _copy(self) -> None:
         remove_partials(self.folder, PATTERN)
-        names = [path.name for path in sorted(self.source.glob(BEST_PATTERN))]
-        if self._newest is not None and (self.source / self._newest[0]).is_file():
-            names.append(self._newest[0])
+        names = [] if self._newest is None else [self._newest[0]]
+        names += [path.name for path in sorted(self.source.glob(BEST_PATTERN))]
         for name in names:
-            if not _holds_the_same(self.source / name, self.folder / name):
+            if _is_to_copy(self.source / name, self.folder / name):
                 copy_file(self.source / name, self.folder / name)
         if self._newest is not None:
             write_tag(self.folder, self._newest[0])
@@ -122,14 +121,21 @@ def _mount_of(folder: Path) -> Path:
     return next(path for path in (place, *place.parents) if os.path.ismount(path))
 
 
-def _holds_the_same(source: Path, target: Path) -> bool:
+def _is_to_copy(source: Path, target: Path) -> bool:
+    """Tell whether a checkpoint is whole and not in the mirror yet."""
     try:
         seal = read_seal(source)
+        if seal is not None and _has_seal(target, seal, source.stat().st_size):
+            return False
+        check_archive(source)
     except WeightsError as error:
-        raise OSError(str(error)) from error
-    if seal is None or not target.is_file() or target.stat().st_size != source.stat().st_size:
+        logger.warning("Not copied to the mirror: %s", error)
         return False
+    return True
+
+
+def _has_seal(path: Path, seal: bytes, size: int) -> bool:
     try:
-        return read_seal(target) == seal
+        return path.is_file() and path.stat().st_size == size and read_seal(path) == seal
     except WeightsError:
         return False
