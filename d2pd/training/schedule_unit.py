@@ -52,7 +52,7 @@ def resolve_unit(cfg: CfgNode, num_images: int) -> list[str]:
             f"{key} {_amount(before, 'epoch')} = {_amount(after, 'iteration')} {of_images}"
             f"{', beyond the end' if after > cfg.SOLVER.MAX_ITER else ''}"
             for before, after in zip(epochs, lengths, strict=True)
-            if before > 0
+            if before > 0 and not _is_unused(key, cfg)
         ]
     cfg.SOLVER.UNIT = "iter"
     return lines
@@ -60,6 +60,10 @@ def resolve_unit(cfg: CfgNode, num_images: int) -> list[str]:
 
 def _iterations(epochs: int, num_images: int, batch: int) -> int:
     return max(1, round(epochs * num_images / batch)) if epochs > 0 else epochs
+
+
+def _is_unused(key: str, cfg: CfgNode) -> bool:
+    return key == "SOLVER.STEPS" and cfg.SOLVER.LR_SCHEDULER_NAME == "WarmupCosineLR"
 
 
 def _check_warmup(cfg: CfgNode) -> None:

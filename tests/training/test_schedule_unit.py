@@ -47,6 +47,11 @@ def test_every_length_and_period_becomes_iterations():
     assert len(lines) == len(LENGTHS) + 1
 
 
+def test_steps_that_the_schedule_does_not_use_are_not_a_line():
+    cfg = in_epochs(LR_SCHEDULER_NAME="WarmupCosineLR")
+    assert not [line for line in resolve_unit(cfg, num_images=100) if "STEPS" in line]
+
+
 def test_what_is_off_stays_off_and_is_not_a_line():
     cfg = in_epochs(STEPS=(), WARMUP_ITERS=0)
     cfg.TEST.EVAL_PERIOD, cfg.VALIDATION.PERIOD = 0, -1

@@ -50,6 +50,22 @@ def test_run_that_is_killed_and_resumed_leaves_one_record(cfg, tmp_path):
     assert len(list(tmp_path.glob("events.out.tfevents.*"))) == 2
 
 
+def test_row_of_a_pending_evaluation_is_written_anew(cfg, tmp_path):
+    with EventStorage(9) as storage:
+        storage.put_scalar("total_loss", 1.0)
+        # An error in the evaluation left the row without its figures.
+        build_writers(cfg, start_iter=0, max_iter=40, num_images=20).write()
+        writers = build_writers(cfg, start_iter=10, max_iter=40, num_images=20, is_pending=True)
+        storage.put_scalars(**{"bbox/AP": 9.0}, smoothing_hint=False)
+        writers.write()
+    (row,) = (json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines())
+    assert row["bbox/AP"] == 9.0
+    assert row["total_loss"] == 1.0
+    after = (tmp_path / "run.log").read_text().split("resumed after iteration 9")[1]
+    assert "9/40" in after
+    assert "bbox  AP 9" in after
+
+
 def test_early_end_is_told_in_both_files(cfg, tmp_path):
     with EventStorage() as storage:
         writers = build_writers(cfg, start_iter=0, max_iter=40, num_images=20)
