@@ -23,7 +23,7 @@ help:
 
 demo: $(VENV)/.installed
 	$(BIN)/python train_net.py --config-file configs/quick/faster_rcnn_synthetic.yaml \
-		--resume OUTPUT_DIR output/demo
+		$(if $(wildcard output/demo/last_checkpoint),--resume,--overwrite) OUTPUT_DIR output/demo
 
 test: lint
 	$(BIN)/python -m pytest --cov=d2pd --cov-report=term

@@ -75,6 +75,12 @@ class SampleLoader:
     def __len__(self) -> int:
         return len(self.loader)
 
+    @property
+    def num_images(self) -> int:
+        """Number of different images."""
+        dataset: Any = self.loader.dataset
+        return len(dataset)
+
     def __iter__(self) -> Iterator[list[Sample]]:
         for batch in self.loader:
             for item in batch:
@@ -97,25 +103,26 @@ class Batches:
             yield list(islice(stream, self.batch_size))
 
 
-def load_records(dataset_name: str, *, cleaned: bool = True) -> list[Record]:
+def load_records(dataset_name: str, *, cleaned: bool = True, quiet: bool = False) -> list[Record]:
     """Load a registered dataset, with every box as XYXY_ABS whatever its registration left.
 
     Args:
         dataset_name: As in the catalog.
         cleaned: False gives the boxes as the label file has them, faults included; a dataset that
             d2pd did not register comes as its own function gives it.
+        quiet: Leave what cleaning did out of the log, where it stands once.
 
     Raises:
         KeyError: If no dataset of that name is registered.
     """
-    if not cleaned and dataset_name in DatasetCatalog:
+    if dataset_name in DatasetCatalog and (quiet or not cleaned):
         load: Any = DatasetCatalog[dataset_name]
         if isinstance(load, RegisteredDataset):
-            return load.read_uncleaned()
+            return load.read()[0] if cleaned else load.read_uncleaned()
     return [_as_xyxy(record) for record in DatasetCatalog.get(dataset_name)]
 
 
-def load_train_records(cfg: CfgNode, *, cleaned: bool = True) -> list[Record]:
+def load_train_records(cfg: CfgNode, *, cleaned: bool = True, quiet: bool = False) -> list[Record]:
     """Load the records of ``DATASETS.TRAIN``, one dataset after the other.
 
     Images without an object are dropped where ``DATALOADER.FILTER_EMPTY_ANNOTATIONS`` says so,
@@ -124,6 +131,7 @@ def load_train_records(cfg: CfgNode, *, cleaned: bool = True) -> list[Record]:
     Args:
         cfg: Read here: DATASETS.TRAIN and DATALOADER.
         cleaned: See ``load_records``.
+        quiet: Log nothing.
 
     Raises:
         ConfigError: If no dataset is named, or two have different classes.
@@ -133,11 +141,13 @@ def load_train_records(cfg: CfgNode, *, cleaned: bool = True) -> list[Record]:
     if not names:
         raise ConfigError('DATASETS.TRAIN is empty; name a dataset, such as ("kaist_train",)')
     _check_same_classes(names)
-    records = [record for name in names for record in load_records(name, cleaned=cleaned)]
+    records = [
+        record for name in names for record in load_records(name, cleaned=cleaned, quiet=quiet)
+    ]
     if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
         total = len(records)
         records, report = drop_images_without_objects(records)
-        if len(records) < total:
+        if len(records) < total and not quiet:
             logger.info("%s", report.summary())
     if not records:
         raise AnnotationError(

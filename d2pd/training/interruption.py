@@ -76,16 +76,6 @@ class Interruption:
             return StopRequest(f"stopped by the time limit ({limit})", TRY_AGAIN)
         return None
 
-    def check(self) -> None:
-        """Leave the loop if a stop is asked for; to be called where nothing would be lost.
-
-        Raises:
-            StopTraining: If so.
-        """
-        request = self.request()
-        if request is not None:
-            raise StopTraining(request.reason)
-
     def _note(self, number: int, _frame: FrameType | None) -> None:
         if self._signal == signal.SIGINT == number:
             raise KeyboardInterrupt

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from d2pd.d2 import CfgNode, DatasetCatalog, MetadataCatalog
@@ -52,7 +53,22 @@ def write_pictures(cfg: CfgNode) -> dict[str, Path]:
             pictures["curves"] = output / "curves.png"
         except UserError as error:  # such as no row yet: the results are there all the same
             logger.warning("no curves: %s", error)
-    for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.FINAL_TEST):
+    return {**pictures, **draw_found(cfg, (*cfg.DATASETS.TEST, *cfg.DATASETS.FINAL_TEST))}
+
+
+def draw_found(cfg: CfgNode, names: Sequence[str]) -> dict[str, Path]:
+    """Draw detections beside labels, from the predictions that an evaluation has written.
+
+    Args:
+        cfg: Of the run.
+        names: Datasets; those without predictions are passed over.
+
+    Returns:
+        What is drawn -> the path of the picture.
+    """
+    output = Path(cfg.OUTPUT_DIR)
+    pictures: dict[str, Path] = {}
+    for name in names:
         found = output / "inference" / name / "predictions.json"
         if not found.is_file():
             continue

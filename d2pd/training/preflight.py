@@ -15,7 +15,12 @@ from d2pd.d2 import CfgNode, DatasetCatalog, MetadataCatalog, build_model
 from d2pd.data.augmentation import build_augmentation
 from d2pd.data.registration import missing_files, unreadable_labels
 from d2pd.errors import ConfigError, DeviceError, MissingFileError, UserError
+from d2pd.training.checkpoint_choice import Choice, choose_checkpoint
+from d2pd.training.decisions import build_best_model, build_early_stopping, validation_dataset
+from d2pd.training.mirror import check_mirror
+from d2pd.training.run_folder import held_run
 from d2pd.training.weights import WeightsFile, match_weights, read_weights, resolve_weights
+from d2pd.training.writers.wandb import check_wandb
 
 PHOTO_FORMATS = ("csv", "coco")
 """Formats whose images are files of one kind, whatever the camera."""
@@ -25,28 +30,36 @@ class PreflightError(UserError):
     """A run cannot start; the message lists everything that is missing, a line each."""
 
 
-def check_run(cfg: CfgNode, *, resume: bool = False, eval_only: bool = False) -> None:
+def check_run(
+    cfg: CfgNode, *, resume: bool = False, eval_only: bool = False, overwrite: bool = False
+) -> Choice | None:
     """Check device, datasets, model, weights and output folder; fetch weights that are a URL.
 
     Args:
         cfg: The whole configuration, its datasets registered. ``MODEL.DEVICE`` "auto" and the
             location of the weights are resolved in place.
-        resume: The run goes on from the newest checkpoint in ``OUTPUT_DIR``.
+        resume: The run goes on from the newest checkpoint in ``OUTPUT_DIR`` or its mirror.
         eval_only: Nothing is trained.
+        overwrite: A run that ``OUTPUT_DIR`` holds is to be deleted.
+
+    Returns:
+        The checkpoint to go on from, or to evaluate; None where it is not to be resumed.
 
     Raises:
         PreflightError: Listing all problems, each with the way out. Nothing was written.
     """
-    first = "DATASETS.TEST" if eval_only else "DATASETS.TRAIN"
-    names = [*(() if eval_only else cfg.DATASETS.TRAIN), *cfg.DATASETS.TEST]
-    names += cfg.DATASETS.FINAL_TEST
+    found: list[Choice] = []
     checks: list[Callable[[], None]] = [
         lambda: _check_device(cfg),
-        lambda: check_datasets(cfg, names if eval_only or cfg.DATASETS.TRAIN else [], first),
+        lambda: _check_named_datasets(cfg, eval_only),
         lambda: _check_augmentation(cfg),
-        lambda: _check_model(cfg, resume, eval_only),
-        lambda: _check_output(cfg, resume or eval_only),
+        lambda: _check_model(cfg, None if resume else _starting_weights(cfg, eval_only)),
+        lambda: _check_output(cfg, resume or eval_only or overwrite),
     ]
+    if resume:
+        checks.append(lambda: found.append(_choose(cfg, eval_only)))
+    if not eval_only:
+        checks += [lambda: _check_decisions(cfg), lambda: check_wandb(cfg)]
     problems: list[str] = []
     for check in checks:
         try:
@@ -57,6 +70,27 @@ def check_run(cfg: CfgNode, *, resume: bool = False, eval_only: bool = False) ->
         count = f"{len(problems)} things are" if len(problems) > 1 else "one thing is"
         lines = "\n".join(f"  {number}. {text}" for number, text in enumerate(problems, 1))
         raise PreflightError(f"{count} in the way of this run:\n{lines}")
+    return found[0] if found else None
+
+
+def _check_named_datasets(cfg: CfgNode, eval_only: bool) -> None:
+    if eval_only:
+        check_datasets(cfg, [*cfg.DATASETS.TEST, *cfg.DATASETS.FINAL_TEST], "DATASETS.TEST")
+        return
+    names = [*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST, *cfg.DATASETS.FINAL_TEST]
+    names += [name for name in [validation_dataset(cfg)] if name and name not in names]
+    check_datasets(cfg, names if cfg.DATASETS.TRAIN else [])
+
+
+def _choose(cfg: CfgNode, eval_only: bool) -> Choice:
+    needs = () if eval_only else ("trainer",)
+    return choose_checkpoint(cfg.OUTPUT_DIR, cfg.CHECKPOINT.MIRROR_DIR, needs=needs)
+
+
+def _check_decisions(cfg: CfgNode) -> None:
+    """See that the metrics to decide by can be measured."""
+    build_early_stopping(cfg)
+    build_best_model(cfg)
 
 
 def resolve_device(device: str) -> str:
@@ -167,9 +201,8 @@ def check_classes(cfg: CfgNode, names: Sequence[str]) -> None:
         )
 
 
-def _check_model(cfg: CfgNode, resume: bool, eval_only: bool) -> None:
+def _check_model(cfg: CfgNode, file: WeightsFile | None) -> None:
     """Build the model once, and see that the weights are its own, before anything is written."""
-    file = _starting_weights(cfg, resume, eval_only)
     trial = cfg.clone()
     trial.MODEL.DEVICE = "cpu"
     shapes = {name: tuple(tensor.shape) for name, tensor in build_model(trial).state_dict().items()}
@@ -177,11 +210,8 @@ def _check_model(cfg: CfgNode, resume: bool, eval_only: bool) -> None:
         match_weights(file.state, shapes, source=str(file.path))
 
 
-def _starting_weights(cfg: CfgNode, resume: bool, eval_only: bool) -> WeightsFile | None:
-    """Read what the run starts from; None where it starts anew or goes on."""
-    tag = Path(cfg.OUTPUT_DIR) / "last_checkpoint"
-    if resume and tag.is_file() and tag.stat().st_size:
-        return None
+def _starting_weights(cfg: CfgNode, eval_only: bool) -> WeightsFile | None:
+    """Read what a run that does not go on starts from; None where that is nothing."""
     if cfg.MODEL.WEIGHTS:
         path = resolve_weights(cfg.MODEL.WEIGHTS)
         cfg.MODEL.WEIGHTS = str(path)
@@ -217,15 +247,13 @@ def _check_output(cfg: CfgNode, goes_on: bool) -> None:
         raise ConfigError(f"OUTPUT_DIR {folder} cannot be made: {place} is a file")
     if not os.access(place, os.W_OK | os.X_OK):
         raise ConfigError(f"OUTPUT_DIR {folder} cannot be written: no permission in {place}")
-    traces = [
-        "last_checkpoint",
-        "metrics.json",
-        *(path.name for path in folder.glob("model_*.pth")),
-    ]
-    # An empty one is of a run that ended before its first line.
-    held = [name for name in traces if (folder / name).is_file() and (folder / name).stat().st_size]
-    if held and not goes_on:
-        raise ConfigError(
-            f"OUTPUT_DIR {folder} already holds a run ({held[0]}); --resume goes on with it, "
-            "OUTPUT_DIR another/folder starts a new one; nothing was written"
-        )
+    mirror = cfg.CHECKPOINT.MIRROR_DIR
+    if mirror:
+        check_mirror(mirror, folder)
+    for name, place in (("OUTPUT_DIR", folder), ("CHECKPOINT.MIRROR_DIR", mirror)):
+        held = held_run(place) if place else None
+        if held and not goes_on:
+            raise ConfigError(
+                f"{name} {place} already holds a run ({held}); --resume goes on with it, another "
+                "folder starts a new one, --overwrite deletes it; nothing was written"
+            )

@@ -2,17 +2,28 @@
 
 import argparse
 import logging
+import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from d2pd.config import load_config
-from d2pd.d2 import CfgNode, default_setup, setup_logger
+import torch
+
+from d2pd.config import check_config, load_config
+from d2pd.d2 import CfgNode, comm, default_setup, setup_logger
+from d2pd.data.loader import load_train_records
 from d2pd.data.registration import register_from_config
 from d2pd.errors import ConfigError
 from d2pd.training.checkpoint import Checkpointer
+from d2pd.training.checkpoint_choice import Choice
+from d2pd.training.decisions import warn_of_choosing_by_test
 from d2pd.training.pictures import write_pictures, write_train_batch
 from d2pd.training.preflight import check_run
-from d2pd.training.trainer import Trainer, check_expected
+from d2pd.training.results import check_expected, read_results, write_results
+from d2pd.training.run_folder import remove_run
+from d2pd.training.run_identity import Differences, check_same_run, describe_run, log_comparison
+from d2pd.training.schedule_unit import resolve_unit
+from d2pd.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +34,7 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     """Train or evaluate, then draw what came out and say where it lies.
 
     Args:
-        args: What Detectron2's ``default_argument_parser`` returns.
+        args: What ``train_parser`` returns.
 
     Returns:
         task -> metric -> value; AP in 0..100.
@@ -31,28 +42,61 @@ def main(args: argparse.Namespace) -> dict[str, Any]:
     Raises:
         UserError: For all that the user can mend; before training, with everything that is
             missing listed. After it, if a result is not what ``TEST.EXPECTED_RESULTS`` expects.
+        RunInterrupted: If a signal or the time limit stopped it; all is saved.
     """
     return run(load_config(args.config_file, args.opts), args)
 
 
 def run(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any]:
     """As ``main``, from a configuration that is loaded already."""
+    overwrite = getattr(args, "overwrite", False)
     setup_logger(name="d2pd")
     keep_terminal_short()
     register_from_config(cfg)
-    check_run(cfg, resume=args.resume, eval_only=args.eval_only)
+    choice = check_run(cfg, resume=args.resume, eval_only=args.eval_only, overwrite=overwrite)
+    plan = None if args.eval_only else _plan(cfg, choice)
     cfg.freeze()
+    if overwrite and comm.is_main_process():
+        remove_run(cfg.OUTPUT_DIR, cfg.CHECKPOINT.MIRROR_DIR)
+    _use_deterministic(cfg.DETERMINISTIC)
     try:
         default_setup(cfg, args)
     except OSError as error:
         raise ConfigError(f"OUTPUT_DIR {cfg.OUTPUT_DIR} cannot be written: {error}") from error
     setup_logger(cfg.OUTPUT_DIR, name="d2pd", configure_stdout=False)
     keep_terminal_short()
-    results = _evaluate(cfg, args) if args.eval_only else _train(cfg, args)
+    results = _train(cfg, plan) if plan else _evaluate(cfg, choice)
     for what, path in write_pictures(cfg).items():
         logger.info("%s: %s", what, path)
     check_expected(cfg.TEST.EXPECTED_RESULTS, results)
     return results
+
+
+@dataclass
+class Plan:
+    """What is known of a training before anything is written.
+
+    Attributes:
+        choice: The checkpoint to go on from; None for a run that starts.
+        identity: What the run is; see ``run_identity.describe_run``.
+        lengths: Lines about its lengths in iterations and epochs.
+        differences: From the run of the checkpoint; None where nothing could be compared.
+    """
+
+    choice: Choice | None
+    identity: dict[str, Any]
+    lengths: list[str]
+    differences: Differences | None = None
+
+
+def _plan(cfg: CfgNode, choice: Choice | None) -> Plan:
+    records = load_train_records(cfg, quiet=True)
+    lengths = resolve_unit(cfg, len(records))
+    check_config(cfg)
+    plan = Plan(choice, describe_run(cfg, records), lengths)
+    if choice is not None:
+        plan.differences = check_same_run(choice.run, plan.identity, choice.path)
+    return plan
 
 
 def keep_terminal_short() -> None:
@@ -69,20 +113,43 @@ def is_short(record: logging.LogRecord) -> bool:
     return lines <= TERMINAL_LINES or record.levelno >= logging.WARNING
 
 
-def _train(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any]:
+def _use_deterministic(is_wanted: bool) -> None:
+    """Make CUDA give the same bits each time, where ``DETERMINISTIC`` asks for it."""
+    if is_wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.deterministic = True
+    torch.use_deterministic_algorithms(is_wanted)
+
+
+def _train(cfg: CfgNode, plan: Plan) -> dict[str, Any]:
+    for line in plan.lengths:
+        logger.info(line)
+    warn_of_choosing_by_test(cfg)
     path = write_train_batch(cfg, Path(cfg.OUTPUT_DIR))
     logger.info("what the model gets to see: %s", path)
-    trainer = Trainer(cfg)
-    trainer.resume_or_load(resume=args.resume)
-    results = dict(trainer.train())
+    trainer = Trainer(cfg, plan.identity)
+    trainer.resume_or_load(resume=plan.choice is not None, choice=plan.choice)
+    if plan.choice is not None:
+        log_comparison(plan.differences, plan.identity)
+    why = trainer.why_finished()
+    if why is None:
+        results = dict(trainer.train())
+    else:
+        logger.warning(why)
+        known = read_results(cfg.OUTPUT_DIR, trainer.last_iter)
+        if known is not None:
+            return known
+        results = dict(trainer.evaluate())
     results.update(Trainer.test_final(cfg, trainer.model))
+    write_results(cfg.OUTPUT_DIR, trainer.last_iter, results)
     logger.info("weights: %s", Path(cfg.OUTPUT_DIR) / "model_final.pth")
     return results
 
 
-def _evaluate(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any]:
+def _evaluate(cfg: CfgNode, choice: Choice | None) -> dict[str, Any]:
     model = Trainer.build_model(cfg)
-    Checkpointer(model, cfg.OUTPUT_DIR).resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+    checkpointer = Checkpointer(model, cfg.OUTPUT_DIR)
+    checkpointer.load(cfg.MODEL.WEIGHTS if choice is None else str(choice.path))
     results = dict(Trainer.test(cfg, model)) if cfg.DATASETS.TEST else {}
     results.update(Trainer.test_final(cfg, model))
     return results

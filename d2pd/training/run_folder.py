@@ -4,6 +4,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from d2pd.errors import UserError
+
 TRACES = ("last_checkpoint", "metrics.json", "results.json", "model_*.pth")
 LEFTOVERS = (
     *TRACES,
@@ -31,19 +33,27 @@ def held_run(folder: str | Path) -> str | None:
     return None
 
 
-def remove_run(folder: str | Path) -> list[Path]:
-    """Delete what a run has written into a folder, and nothing else that lies there.
+def remove_run(folder: str | Path, mirror: str | Path = "") -> None:
+    """Delete what a run has written into its folder and mirror, and nothing else there.
 
-    Returns:
-        What was deleted.
+    Args:
+        folder: ``OUTPUT_DIR``; need not be there.
+        mirror: ``CHECKPOINT.MIRROR_DIR``; empty for none.
+
+    Raises:
+        UserError: If something cannot be deleted.
     """
-    found = _matches(Path(folder), LEFTOVERS)
-    for path in found:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
-    return found
+    for place in (folder, *([mirror] if mirror else [])):
+        try:
+            for path in _matches(Path(place), LEFTOVERS):
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink()
+        except OSError as error:
+            raise UserError(
+                f"--overwrite cannot delete the run in {place} ({error}): choose another OUTPUT_DIR"
+            ) from error
 
 
 def _matches(folder: Path, patterns: Sequence[str]) -> list[Path]:

@@ -1,8 +1,8 @@
-"""The trainer: Detectron2's ``DefaultTrainer`` with d2pd's data, step, solver and evaluators."""
+"""The trainer: Detectron2's ``DefaultTrainer`` with d2pd's data, step, hooks and checkpoints."""
 
 import logging
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,32 +11,40 @@ from torch import nn
 
 from d2pd.d2 import (
     CfgNode,
-    CommonMetricPrinter,
     DatasetEvaluator,
+    DatasetEvaluators,
     DefaultTrainer,
-    EventWriter,
     HookBase,
-    JSONWriter,
-    TensorboardXWriter,
     TrainerBase,
     comm,
     hooks,
 )
 from d2pd.data.loader import build_test_loader, build_train_loader
-from d2pd.errors import UserError
-from d2pd.evaluation.evaluators import CocoEvaluator
+from d2pd.errors import RunInterrupted, UserError
+from d2pd.evaluation.evaluators import CocoEvaluator, StopBetweenImages
 from d2pd.training.checkpoint import Checkpointer
+from d2pd.training.checkpoint_choice import Choice
+from d2pd.training.decisions import (
+    build_best_model,
+    build_early_stopping,
+    build_validation_loss,
+    validation_period,
+)
+from d2pd.training.hooks.checkpoints import SaveBeforeEvaluation, SaveProgress
+from d2pd.training.hooks.evaluation import Evaluation, is_due
+from d2pd.training.hooks.pictures import Pictures
 from d2pd.training.hooks.progress_bar import ProgressBar
+from d2pd.training.hooks.scalar_history import ScalarHistory
+from d2pd.training.hooks.write_rows import PERIOD, WriteRows
+from d2pd.training.interruption import Interruption, StopRequest, StopTraining
 from d2pd.training.optimizer import build_optimizer
-from d2pd.training.step import Step
+from d2pd.training.pictures import draw_found
+from d2pd.training.step import Step, build_step
+from d2pd.training.writers.build import RunWriters, build_writers
 
 logger = logging.getLogger(__name__)
 
-LOG_PERIOD = 20
-
-
-class UnexpectedResultError(UserError):
-    """The run is over and its result is not the one that the configuration expects."""
+ON_MAIN_PROCESS = (SaveBeforeEvaluation, SaveProgress, Pictures, ProgressBar, WriteRows)
 
 
 class Trainer(DefaultTrainer):
@@ -46,19 +54,31 @@ class Trainer(DefaultTrainer):
 
     Args:
         cfg: The whole configuration, frozen or not.
+        run: What the run is, kept in its checkpoints; see ``run_identity.describe_run``.
+
+    Attributes:
+        stop_reason: Why training ends before ``max_iter``; None while it goes on.
+        stop_request: What asked from outside for a stop after this iteration; None for nothing.
+        is_pending: The evaluation after the iteration before ``start_iter`` is still to be done.
     """
 
-    def __init__(self, cfg: CfgNode) -> None:
+    def __init__(self, cfg: CfgNode, run: Mapping[str, Any] | None = None) -> None:
         super().__init__(cfg)
-        self._trainer = Step(
-            self.model,
-            self.data_loader,
-            self.optimizer,
-            num_classes=cfg.MODEL.ROI_HEADS.NUM_CLASSES,
-            seed=cfg.SEED,
-        )
+        self._trainer = build_step(cfg, self.model, self.data_loader, self.optimizer)
         # Detectron2's own checkpointer runs code from a pickle.
-        self.checkpointer = Checkpointer(self.model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        self.checkpointer = Checkpointer(
+            self.model,
+            cfg.OUTPUT_DIR,
+            keep=cfg.CHECKPOINT.KEEP,
+            mirror_dir=cfg.CHECKPOINT.MIRROR_DIR,
+            run=run,
+            trainer=weakref.proxy(self),
+        )
+        self.stop_reason: str | None = None
+        self.stop_request: StopRequest | None = None
+        self.is_pending = False
+        self._interruption = Interruption(cfg.CHECKPOINT.STOP_AFTER_MINUTES)
+        self._last_eval_results: dict[str, Any] = {}
         self.register_hooks(self.build_hooks())
 
     def build_hooks(self) -> list[HookBase | None]:
@@ -69,47 +89,192 @@ class Trainer(DefaultTrainer):
         """
         if not isinstance(self._trainer, Step):
             return []
-        period = self.cfg.TEST.EVAL_PERIOD
-        found: list[HookBase | None] = [
+        cfg = self.cfg
+        self._evaluation = Evaluation(cfg.TEST.EVAL_PERIOD, self.evaluate)
+        self._validation = build_validation_loss(
+            cfg, self.model, autocast=self._trainer.autocast, check_stop=self.check_stop
+        )
+        self._early_stopping = build_early_stopping(cfg)
+        steady = [
+            # First, as all others may look at what was logged before a resume.
+            ScalarHistory(),
             hooks.IterationTimer(),
             hooks.LRScheduler(),
             # Before the evaluation, so that a kill during it costs no training.
-            hooks.PeriodicCheckpointer(self.checkpointer, self.cfg.SOLVER.CHECKPOINT_PERIOD),
-            hooks.EvalHook(period, self._evaluate),
+            SaveBeforeEvaluation(self.checkpointer),
+        ]
+        deciding = [
+            self._validation,
+            self._evaluation if cfg.DATASETS.TEST else None,
+            # Before the best model: a stop evaluates once more.
+            self._early_stopping,
+            build_best_model(cfg),
+            # Again, so that the checkpoint holds what was decided.
+            SaveProgress(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, cfg.CHECKPOINT.MINUTES),
+            Pictures(cfg.OUTPUT_DIR, lambda: draw_found(cfg, cfg.DATASETS.TEST)),
             ProgressBar(),
             # Last, so that what the others have logged is written in the same iteration.
-            hooks.PeriodicWriter(self.build_writers(), period=LOG_PERIOD),
+            WriteRows(self._open_files),
         ]
-        if not comm.is_main_process():
-            found = [hook for hook in found if not isinstance(hook, ON_MAIN_PROCESS)]
-        return found
-
-    def _evaluate(self) -> dict[str, Any]:
-        self._last_eval_results = self.test(self.cfg, self.model)
-        return self._last_eval_results
+        self._deciding_hooks: list[HookBase] = _of_this_process(deciding)
+        return [*_of_this_process(steady), *self._deciding_hooks]
 
     def train(self) -> dict[str, Any]:  # type: ignore[override]
-        """Train from ``start_iter`` to ``max_iter``.
+        """Train from ``start_iter`` to ``max_iter``, or to the iteration of a stop.
 
         Returns:
             What the last evaluation on ``DATASETS.TEST`` gave; empty where there was none.
+
+        Raises:
+            RunInterrupted: If a signal or the time limit stopped it; all is saved.
         """
         loop_logger = logging.getLogger(TrainerBase.__module__)
         loop_logger.addFilter(is_not_of_the_user)
         try:
-            TrainerBase.train(self, self.start_iter, self.max_iter)
+            with self._interruption:
+                TrainerBase.train(self, self.start_iter, self.max_iter)
+        except StopTraining:
+            request = self.stop_request
+            if request is not None:
+                raise RunInterrupted(
+                    f"{request.reason} after iteration {self.iter}: --resume goes on from there",
+                    request.exit_code,
+                ) from None
         finally:
             loop_logger.removeFilter(is_not_of_the_user)
-        return getattr(self, "_last_eval_results", {})
+        return self._last_eval_results
 
-    def build_writers(self) -> list[EventWriter]:
-        """Return the writers of terminal, ``metrics.json`` and TensorBoard."""
-        folder = Path(self.cfg.OUTPUT_DIR)
-        return [
-            CommonMetricPrinter(self.max_iter),
-            JSONWriter(str(folder / "metrics.json")),
-            TensorboardXWriter(str(folder)),
+    def why_finished(self) -> str | None:
+        """Return why there is nothing to train, in words with the way out; None if there is."""
+        if self.is_pending:
+            return None
+        if self.start_iter >= self.max_iter:
+            return (
+                f"all {self.max_iter} iterations are done: raise SOLVER.MAX_ITER to train on, or "
+                "use --eval-only"
+            )
+        return self._early_stopping.still_stopped() if self._early_stopping else None
+
+    def before_train(self) -> None:
+        """Call the hooks, then do what the checkpoint left pending."""
+        super().before_train()
+        if self.is_pending:
+            self._finish_pending()
+
+    def _finish_pending(self) -> None:
+        self.iter = self.storage.iter = self.start_iter - 1
+        logger.info("the evaluation after iteration %d is pending: it comes first", self.iter)
+        for hook in self._deciding_hooks:
+            hook.after_step()
+        self.is_pending = False
+        self._end_here()
+        self.iter = self.start_iter
+
+    def after_step(self) -> None:
+        """Call the hooks, then end the loop if one of them or a request from outside says so.
+
+        Raises:
+            StopTraining: To leave the loop.
+        """
+        # Asked once, before the hooks: one of them saves because of it.
+        self.stop_request = self._agreed_request()
+        super().after_step()
+        self._end_here()
+
+    def _end_here(self) -> None:
+        if self.stop_request is not None or self.stop_reason is not None:
+            raise StopTraining
+
+    def _agreed_request(self) -> StopRequest | None:
+        """Return what asked any process for a stop: all have to leave at the same iteration."""
+        own = self._interruption.request()
+        if comm.get_world_size() == 1:
+            return own
+        return next((request for request in comm.all_gather(own) if request is not None), None)
+
+    def check_stop(self) -> None:
+        """Leave an evaluation between two images if a stop is asked for.
+
+        The iteration is saved and its evaluation pending. One process alone must not leave the
+        others waiting: several obey at the next step.
+
+        Raises:
+            StopTraining: If so.
+        """
+        if comm.get_world_size() == 1:
+            self.stop_request = self._interruption.request()
+            if self.stop_request is not None:
+                raise StopTraining
+
+    def stop(self, reason: str) -> None:
+        """End training after this iteration's hooks, with a last evaluation.
+
+        Args:
+            reason: In words, for log and ``metrics.json``.
+        """
+        self.stop_reason = reason
+        if self.cfg.DATASETS.TEST:
+            self._evaluation.run()
+
+    def is_evaluation_due(self) -> bool:
+        """Tell whether this iteration is followed by validation loss or evaluation."""
+        return self._is_evaluated(self.iter)
+
+    def _is_evaluated(self, iteration: int) -> bool:
+        periods = []
+        if self.cfg.DATASETS.TEST:
+            periods.append(self.cfg.TEST.EVAL_PERIOD)
+        if self._validation is not None:
+            periods.append(validation_period(self.cfg))
+        return any(is_due(iteration, period, self.max_iter) for period in periods)
+
+    def is_row_due(self, iteration: int) -> bool:
+        """Tell whether writers write after an iteration."""
+        return is_due(iteration, PERIOD, self.max_iter) or self._is_evaluated(iteration)
+
+    @property
+    def last_iter(self) -> int:
+        """The last iteration that was trained."""
+        return min(self.iter, self.max_iter - 1)
+
+    def evaluate(self) -> dict[str, Any]:
+        """Evaluate on ``DATASETS.TEST``; see ``train`` for what comes back."""
+        evaluators = [
+            DatasetEvaluators(
+                [self.build_evaluator(self.cfg, name), StopBetweenImages(self.check_stop)]
+            )
+            for name in self.cfg.DATASETS.TEST
         ]
+        self._last_eval_results = self.test(self.cfg, self.model, evaluators)
+        return self._last_eval_results
+
+    def _open_files(self) -> RunWriters:
+        return build_writers(
+            self.cfg,
+            start_iter=self.start_iter,
+            max_iter=self.max_iter,
+            num_images=self.data_loader.num_images,
+            is_pending=self.is_pending,
+        )
+
+    def resume_or_load(self, resume: bool = True, choice: Choice | None = None) -> None:
+        """Load ``MODEL.WEIGHTS``, or go on exactly where the newest whole checkpoint stands.
+
+        Args:
+            resume: Go on from ``OUTPUT_DIR``, or from the mirror where that has more.
+            choice: The checkpoint to go on from, where it is chosen already.
+
+        Raises:
+            MissingFileError: If there is nothing to resume.
+            WeightsError: If no checkpoint is whole, or they are of another model or class list.
+        """
+        if not resume:
+            self.checkpointer.load(self.cfg.MODEL.WEIGHTS, checkpointables=[])
+            return
+        rest = self.checkpointer.resume(choice)
+        self.start_iter = self.iter + 1
+        self.is_pending = bool(rest.get("pending"))
+        self.data_loader = build_train_loader(self.cfg, self.start_iter)
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
@@ -131,26 +296,6 @@ class Trainer(DefaultTrainer):
         """Build the evaluator of COCO AP; predictions go to ``OUTPUT_DIR/inference/<dataset>``."""
         return CocoEvaluator(dataset_name, str(Path(cfg.OUTPUT_DIR) / "inference" / dataset_name))
 
-    def resume_or_load(self, resume: bool = True) -> None:
-        """Load ``MODEL.WEIGHTS``, or go on exactly where the newest checkpoint stands.
-
-        Args:
-            resume: Go on from ``OUTPUT_DIR``; where it holds no checkpoint, the log says so and
-                the run starts at iteration 0.
-        """
-        super().resume_or_load(resume=resume)
-        if resume and not self.start_iter:
-            logger.warning("nothing to resume in %s: starting at iteration 0", self.cfg.OUTPUT_DIR)
-        if self.start_iter:
-            logger.info("resumed after iteration %d", self.start_iter - 1)
-            if self.start_iter >= self.max_iter:
-                logger.warning(
-                    "all %d iterations are done: raise SOLVER.MAX_ITER to train on, or use "
-                    "--eval-only",
-                    self.max_iter,
-                )
-            self._trainer.data_loader = build_train_loader(self.cfg, self.start_iter)
-
     @classmethod
     def test_final(cls, cfg: CfgNode, model: nn.Module) -> dict[str, Any]:
         """Evaluate on ``DATASETS.FINAL_TEST``, the images that nothing was chosen by."""
@@ -163,30 +308,12 @@ class Trainer(DefaultTrainer):
         return {"final": results}
 
 
-ON_MAIN_PROCESS = (hooks.PeriodicCheckpointer, hooks.PeriodicWriter, ProgressBar)
+def _of_this_process(found: Sequence[HookBase | None]) -> list[HookBase]:
+    """Return the hooks that are there, without those for the main process on the others."""
+    is_main = comm.is_main_process()
+    return [hook for hook in found if hook and (is_main or not isinstance(hook, ON_MAIN_PROCESS))]
 
 
 def is_not_of_the_user(record: logging.LogRecord) -> bool:
     """Tell the loop's traceback of a fault from one of a mistake, which the user gets as a line."""
     return not (record.exc_info and isinstance(record.exc_info[1], UserError))
-
-
-def check_expected(expected: list[list[Any]], results: Mapping[str, Any]) -> None:
-    """Compare results with ``TEST.EXPECTED_RESULTS``.
-
-    Args:
-        expected: Rows ``[task, metric, value, tolerance]``, AP in 0..100.
-        results: task -> metric -> value.
-
-    Raises:
-        UnexpectedResultError: Listing every row that does not hold.
-    """
-    misses = []
-    for task, metric, value, tolerance in expected:
-        actual = results.get(task, {}).get(metric, float("nan"))
-        if isinstance(actual, Mapping):  # results of several datasets are a level deeper
-            actual = float("nan")
-        if not abs(actual - value) <= tolerance:
-            misses.append(f"{task}/{metric} is {actual:.2f}, expected {value} ± {tolerance}")
-    if misses:
-        raise UnexpectedResultError(f"TEST.EXPECTED_RESULTS: {'; '.join(misses)}")

@@ -25,8 +25,8 @@ class ProgressBar(HookBase):
         )
 
     def after_step(self) -> None:
-        """Move on by one; show the loss now and then."""
-        self._bar.update()
+        """Move on to what is done; show the loss now and then."""
+        self._bar.update(self.trainer.iter + 1 - self._bar.n)
         if self.trainer.iter % 10 == 0:
             loss = self.trainer.storage.latest().get("total_loss")
             if loss is not None:

@@ -1,8 +1,10 @@
 """When writers write: regularly, and at every iteration that was evaluated."""
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable
 
-from d2pd.d2 import EventWriter, HookBase
+from d2pd.d2 import HookBase
+from d2pd.training.writers.build import RunWriters
 
 PERIOD = 20
 
@@ -14,30 +16,41 @@ class WriteRows(HookBase):
     late. Comes last among the hooks, so that what they put is written in the same iteration.
     """
 
-    def __init__(self, build_writers: Callable[[], Sequence[EventWriter]]) -> None:
+    def __init__(self, build_writers: Callable[[], RunWriters]) -> None:
         """Keep the builder: where to go on writing is known when training starts."""
         self._build_writers = build_writers
-        self._writers: Sequence[EventWriter] = ()
-        self._last_iter = -1
+        self._writers: RunWriters | None = None
 
     def before_train(self) -> None:
-        """Open the files."""
+        """Open the files; write the row that a kill between checkpoint and row has left out."""
         self._writers = self._build_writers()
+        trainer = self.trainer
+        goes_on = trainer.start_iter > 0 and not trainer.is_pending
+        if goes_on and trainer.is_row_due(trainer.start_iter - 1):
+            self._writers.write()
 
     def after_step(self) -> None:
-        """Write when it is time."""
-        trainer = self.trainer
-        if trainer.is_row_due(trainer.iter) or trainer.stop_reason or trainer.stop_request:
-            self._write()
+        """Write when it is time. A run asked to stop writes no row that a whole one has not."""
+        if self._writers and (
+            self.trainer.is_row_due(self.trainer.iter) or self.trainer.stop_reason
+        ):
+            self._writers.write()
 
     def after_train(self) -> None:
-        """Write what came before an error, and close."""
-        if self._last_iter < self.trainer.iter < self.trainer.max_iter:
-            self._write()
-        for writer in self._writers:
-            writer.close()
-
-    def _write(self) -> None:
-        self._last_iter = self.trainer.iter
-        for writer in self._writers:
-            writer.write()
+        """Say how it ended, after an error with what was logged before it; then close."""
+        trainer, writers = self.trainer, self._writers
+        if writers is None:  # an error before the first file was opened
+            return
+        if trainer.stop_request is not None:
+            reason = f"{trainer.stop_request.reason}: --resume goes on"
+        elif trainer.stop_reason is not None:
+            reason = trainer.stop_reason
+        elif trainer.iter >= trainer.max_iter:
+            reason = f"all {trainer.max_iter} iterations are done"
+        else:
+            error = sys.exception()
+            writers.write()
+            reason = f"ended by {type(error).__name__} in iteration {trainer.iter}"
+        is_early = trainer.stop_request is None and trainer.stop_reason is not None
+        writers.finish(trainer.iter, reason, is_early=is_early)
+        writers.close()
