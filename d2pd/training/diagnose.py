@@ -3,7 +3,6 @@
 import argparse
 import json
 import shlex
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -73,8 +72,10 @@ def main(args: argparse.Namespace) -> int:
         for result in tqdm(results, **progress):
             diagnosis.images.append(result)
     finally:  # at Ctrl-C too, what was found so far is worth having
-        paths = write_diagnosis(diagnosis, records, cfg, folder)
-        print("\n".join([diagnosis.report(), f"written: {', '.join(map(str, paths))}"]))
+        paths = [write_json(diagnosis, folder)]
+        print(diagnosis.report())
+        paths += draw_findings(diagnosis, records, cfg, folder)
+        print(f"written: {', '.join(map(str, paths))}")
     return 1 if diagnosis.findings else 0
 
 
@@ -144,16 +145,24 @@ def start_diagnosis(
     return Diagnosis(len(records), len(left), cleaning, conditions)
 
 
-def write_diagnosis(
+def write_json(diagnosis: Diagnosis, folder: Path) -> Path:
+    """Write ``diagnose.json`` into a folder that exists, and return its path."""
+    path = folder / "diagnose.json"
+    with atomic_file(path) as file:
+        file.write((json.dumps(diagnosis.as_json(), indent=1) + "\n").encode())
+    return path
+
+
+def draw_findings(
     diagnosis: Diagnosis, records: Sequence[Record], cfg: CfgNode, folder: Path
 ) -> list[Path]:
-    """Write ``diagnose.json`` and the pictures of what was found, in place of earlier ones.
+    """Draw the images with findings, ``MOST_PICTURES`` at most, in place of earlier ones.
 
     Args:
         diagnosis: Whole, or what there is of it.
         records: All, by row.
         cfg: Read here: DATASETS.TRAIN and INPUT.MODALITY.
-        folder: Must exist.
+        folder: Must exist; ``findings_1.png`` and so on are written here.
 
     Returns:
         The files.
@@ -162,21 +171,16 @@ def write_diagnosis(
         old.unlink()
     faulty = []
     for image in diagnosis.listed[:MOST_PICTURES]:
-        texts: dict[int, list[str]] = defaultdict(list)
+        at_boxes: dict[int, str] = {}
         for finding in image.findings:
             if finding.box is not None:
-                texts[finding.box].append(finding.dropped_as or finding.rule)
-        at_boxes = {box: ", ".join(rules) for box, rules in texts.items()}
+                before = f"{at_boxes[finding.box]}, " if finding.box in at_boxes else ""
+                at_boxes[finding.box] = before + (finding.dropped_as or finding.rule)
         others = [finding.rule for finding in image.findings if finding.box is None]
         caption = "  ".join([f"row {image.row}", image.image, *others])
         faulty.append((records[image.row], caption, at_boxes))
     classes = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).thing_classes
-    pictures = draw_faults(faulty, classes, folder, STEM, cfg.INPUT.MODALITY)
-    content = diagnosis.as_json() | {"pictures": [path.name for path in pictures]}
-    path = folder / "diagnose.json"
-    with atomic_file(path) as file:
-        file.write((json.dumps(content, indent=1) + "\n").encode())
-    return [path, *pictures]
+    return draw_faults(faulty, classes, folder, STEM, cfg.INPUT.MODALITY)
 
 
 def _items(

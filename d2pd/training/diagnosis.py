@@ -2,11 +2,12 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from d2pd.data.cleaning import CleaningReport
+from d2pd.training.strict_json import strict
 
 LOSS_NOT_FINITE = "loss_not_finite"
 UNREADABLE_IMAGE = "unreadable_image"
@@ -97,9 +98,7 @@ class Diagnosis:
     @property
     def highest_losses(self) -> list[ImageResult]:
         """The images with the highest finite losses, highest first."""
-        finite = [
-            one for one in self.images if math.isfinite(one.losses.get("total_loss", math.nan))
-        ]
+        finite = [one for one in self.images if math.isfinite(one.total_loss)]
         return sorted(finite, key=lambda one: -one.total_loss)[:HIGHEST_LOSSES]
 
     def as_json(self) -> dict[str, Any]:
@@ -116,7 +115,7 @@ class Diagnosis:
             "highest_losses": [_image_json(image) for image in self.highest_losses],
             "cleaning": {**self.cleaning.counts, "clipped": self.cleaning.num_clipped},
         }
-        return _plain(content)
+        return strict(content)
 
     def table(self) -> str:
         """Return a line for each finding, ``TABLE_LINES`` at most, under a heading."""
@@ -138,7 +137,7 @@ class Diagnosis:
     def _summary(self) -> Iterator[str]:
         looked_at = f"{len(self.images):,} training images"
         if len(self.images) < self.num_images:
-            looked_at = f"{len(self.images):,} of {self.num_images:,} training images"
+            yield f"cut short: {looked_at} of {self.num_images:,} were looked at"
         if not self.findings:
             yield f"nothing found in {looked_at}"
         else:
@@ -180,13 +179,3 @@ def _image_json(image: ImageResult) -> dict[str, Any]:
         "rules": list(dict.fromkeys(finding.rule for finding in image.findings)),
         "losses": dict(image.losses),
     }
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {key: _plain(part) for key, part in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_plain(part) for part in value]
-    return value

@@ -2,8 +2,7 @@
 
 import json
 import logging
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO, Any
@@ -14,6 +13,7 @@ from d2pd.reporting.suspects import draw_suspects
 from d2pd.training.atomic_file import atomic_file
 from d2pd.training.culprit import Scene, Suspect, Verdict, Violation
 from d2pd.training.replay import write_step
+from d2pd.training.strict_json import strict
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ def case_as_json(
 ) -> dict[str, Any]:
     """Return all that is known in JSON's own types; numbers that are not finite are strings."""
     name, largest = _largest_weight(scene)
-    return _strict(
+    return strict(
         {
             "iteration": scene.iteration,
             "rank": rank,
@@ -139,13 +139,3 @@ def _largest_weight(scene: Scene) -> tuple[str, float]:
     ]
     size, name = max(sizes, default=(0.0, ""))
     return name, size
-
-
-def _strict(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {key: _strict(part) for key, part in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_strict(part) for part in value]
-    return value
