@@ -4,9 +4,10 @@ import logging
 import pytest
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
 
 from d2pd.errors import WeightsError
-from d2pd.training.optimizer_state import track_parameter_names
+from d2pd.training.optimizer_state import apply_configured_rates, track_parameter_names
 
 OPTIMIZERS = {
     "SGD": lambda groups: torch.optim.SGD(groups, lr=0.1, momentum=0.9),
@@ -102,7 +103,7 @@ def test_the_names_are_stored_and_an_optimizer_without_them_reads_the_file():
     assert_same_states(state_by_name(model, optimizer), state_by_name(other, others))
 
 
-def test_options_of_the_groups_are_restored():
+def test_the_current_rate_of_each_group_is_restored():
     model, optimizer = build(bias_lr=0.5)
     track_parameter_names(optimizer, model)
     for group in optimizer.param_groups:
@@ -112,6 +113,87 @@ def test_options_of_the_groups_are_restored():
     track_parameter_names(others, other)
     others.load_state_dict(saved)
     assert [group["lr"] for group in others.param_groups] == [0.025, 0.125]
+
+
+@pytest.mark.parametrize("with_names", [True, False])
+@pytest.mark.parametrize(
+    ("kind", "changed"),
+    [
+        ("SGD", {"initial_lr": 0.7, "weight_decay": 0.3, "momentum": 0.5, "nesterov": True}),
+        ("AdamW", {"initial_lr": 0.7, "weight_decay": 0.3, "betas": (0.5, 0.6), "eps": 0.1}),
+    ],
+)
+def test_options_are_those_that_the_optimizer_was_built_with(kind, changed, with_names):
+    model, optimizer = build(kind)
+    if with_names:
+        track_parameter_names(optimizer, model)
+    train(model, optimizer)
+    for group in optimizer.param_groups:
+        group["initial_lr"] = 0.1
+    saved = copy.deepcopy(optimizer.state_dict())
+    other, others = build(kind)
+    for group in others.param_groups:
+        group.update(changed)
+    track_parameter_names(others, other)
+    others.load_state_dict(saved)
+    for group in others.param_groups:
+        assert {key: group[key] for key in changed} == changed
+    assert_same_states(state_by_name(model, optimizer), state_by_name(other, others))
+
+
+class Halving(LRScheduler):
+    """A rate by base rate and iteration alone, with the state of Detectron2's."""
+
+    def state_dict(self):
+        return {"base_lrs": self.base_lrs, "last_epoch": self.last_epoch}
+
+    def get_lr(self):
+        return [base * 0.5 ** (self.last_epoch / 3) for base in self.base_lrs]
+
+
+def scheduled(base_lr=0.1):
+    model, optimizer = build(bias_lr=2 * base_lr)
+    for group in optimizer.param_groups:
+        group["lr"] = base_lr if group is optimizer.param_groups[0] else 2 * base_lr
+    track_parameter_names(optimizer, model)
+    return optimizer, Halving(optimizer)
+
+
+def rates_of(optimizer):
+    return [group["lr"] for group in optimizer.param_groups]
+
+
+def saved_after(steps):
+    optimizer, schedule = scheduled()
+    for _ in range(steps):
+        optimizer.step()
+        schedule.step()
+    return optimizer, schedule
+
+
+def load(optimizer, schedule, source):
+    schedule.load_state_dict(copy.deepcopy(source[1].state_dict()))
+    optimizer.load_state_dict(copy.deepcopy(source[0].state_dict()))
+    apply_configured_rates(optimizer, schedule)
+
+
+def test_with_an_unchanged_configuration_the_rates_are_the_same_bits():
+    source, other = saved_after(7), scheduled()
+    load(*other, source)
+    assert rates_of(other[0]) == rates_of(source[0])
+    for optimizer, schedule in (source, other):
+        optimizer.step()
+        schedule.step()
+    assert rates_of(other[0]) == rates_of(source[0])
+    assert other[1].get_last_lr() == source[1].get_last_lr()
+
+
+def test_another_base_rate_counts_from_the_resume_on():
+    source, other = saved_after(6), scheduled(base_lr=0.001)
+    load(*other, source)
+    assert rates_of(other[0]) == [0.001 * 0.5**2, 0.002 * 0.5**2]
+    assert other[1].base_lrs == [0.001, 0.002]
+    assert other[1].last_epoch == 6
 
 
 def test_a_parameter_that_has_no_state_yet_has_none_after():
@@ -182,16 +264,44 @@ def test_another_shape_under_the_same_name_is_refused():
         others.load_state_dict(optimizer.state_dict())
 
 
-def test_groups_that_moved_to_another_base_rate_are_refused():
+@pytest.mark.parametrize("grouping", ["reversed", "one group", "a group each"])
+def test_the_state_follows_the_names_whatever_the_groups(grouping):
     model, optimizer = build(bias_lr=0.5)
     track_parameter_names(optimizer, model)
-    torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)  # sets initial_lr
-    saved = optimizer.state_dict()
-    other, others = build(bias_lr=0.5)
-    others.param_groups.reverse()
+    train(model, optimizer)
+    saved = copy.deepcopy(optimizer.state_dict())
+    other, others = build(bias_lr=0.7)
+    if grouping == "reversed":
+        others.param_groups.reverse()
+    else:
+        parameters = list(other.parameters())
+        groups = [{"params": [p]} for p in parameters] if "each" in grouping else parameters
+        others = torch.optim.SGD(groups, lr=0.3, momentum=0.9)
     track_parameter_names(others, other)
-    with pytest.raises(WeightsError, match="other parameter groups"):
-        others.load_state_dict(saved)
+    others.load_state_dict(saved)
+    assert_same_states(state_by_name(model, optimizer), state_by_name(other, others))
+
+
+@pytest.mark.parametrize(("saved_kind", "kind"), [("SGD", "Adam"), ("AdamW", "SGD")])
+def test_the_state_of_another_kind_of_optimizer_is_refused(saved_kind, kind):
+    model, optimizer = build(saved_kind)
+    track_parameter_names(optimizer, model)
+    train(model, optimizer)
+    other, others = build(kind)
+    track_parameter_names(others, other)
+    with pytest.raises(WeightsError, match=rf"keeps .* of a\.weight, and {kind} keeps .*OPTIMIZER"):
+        others.load_state_dict(optimizer.state_dict())
+
+
+@pytest.mark.parametrize("value", [5, "x", torch.zeros(()), [1.0]])
+def test_a_momentum_that_is_none_is_refused(value):
+    model, optimizer = build()
+    track_parameter_names(optimizer, model)
+    train(model, optimizer)
+    saved = copy.deepcopy(optimizer.state_dict())
+    saved["state"][0]["momentum_buffer"] = value
+    with pytest.raises(WeightsError, match=r"momentum_buffer of shape .* for a\.weight"):
+        optimizer.load_state_dict(saved)
 
 
 def test_a_foreign_parameter_is_a_programming_error():
