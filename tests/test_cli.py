@@ -56,6 +56,8 @@ def test_kaist_config_with_nothing_there_lists_all_that_is_missing(tmp_path):
         (["train_net.py", "SOLVER.LRR", "1"], "unknown key SOLVER.LRR"),
         (["-m", "d2pd", "show", "--config-file", "README.md"], "README.md: not "),
         (["-m", "d2pd", "synth", "--output", "README.md"], "README.md"),
+        (["-m", "d2pd", "diagnose", "--config-file", "nowhere.yaml"], "no config file nowhere"),
+        (["-m", "d2pd", "diagnose", "--labels-only"], "name the training: --config-file FILE"),
     ],
 )
 def test_mistakes_end_in_one_line_and_exit_code_two(words, message):
