@@ -152,11 +152,13 @@ def warn_of_choosing_by_test(cfg: CfgNode) -> None:
         tests.update(dict.fromkeys(behind))
         told += [f"{what} (by {metric})"] if behind else []
     if tests:
+        is_one = len(tests) == 1
         logger.warning(
-            "%s %s named as test, but chooses %s: the result on it will look better than the "
+            "%s %s named as test, but %s %s: the result on it will look better than the "
             "detector is. Choose by other images (DATASETS.TEST, VALIDATION.DATASET), and name "
             "these in DATASETS.FINAL_TEST, which is evaluated once, at the end",
-            *(", ".join(tests), "is" if len(tests) == 1 else "are", " and ".join(told)),
+            *(", ".join(tests), "is" if is_one else "are", "chooses" if is_one else "choose"),
+            " and ".join(told),
         )
 
 

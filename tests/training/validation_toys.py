@@ -23,12 +23,11 @@ class Noisy(nn.Module):
         super().__init__()
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            self.conv = nn.Conv2d(3, 4, 3)
+            self.conv, self.head = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 1, 1)
         self.norm = nn.BatchNorm2d(4)
         self.instance_norm = nn.InstanceNorm2d(4, track_running_stats=True)
         self.dropout = nn.Dropout(0.5)
         self.drop_path = DropPath()
-        self.head = nn.Conv2d(4, 1, 1)
         self.image_noise = image_noise
         self.normalizer = 1.0  # an attribute that is rebound, such as RetinaNet has
         self.register_buffer("calls", torch.zeros(()))

@@ -1,0 +1,117 @@
+"""One of two gloo processes that validate together: ``python validation_rank.py RANK FOLDER``.
+
+Writes what it met, a JSON object, to ``FOLDER/RANK.json``.
+"""
+
+import json
+import os
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from hook_toys import FakeTrainer
+from torch.nn.parallel import DistributedDataParallel
+from validation_toys import Mean, Noisy, make_loader, with_values
+
+from d2pd.d2 import comm
+from d2pd.errors import ConfigError
+from d2pd.training.hooks.early_stopping import EarlyStopping
+from d2pd.training.interruption import StopTraining
+from d2pd.training.patience import Patience
+from d2pd.training.validation import validation_losses
+from d2pd.training.watched_metric import WatchedMetric
+
+
+class NeedsMore(Exception):
+    """Cannot be unpickled."""
+
+    def __init__(self, first, second):
+        super().__init__(f"{first} and {second}")
+
+
+def share(loader):
+    return loader[comm.get_rank() :: comm.get_world_size()]
+
+
+def words(call):
+    """Return the error that a call ends with, as class and text."""
+    try:
+        call()
+    except BaseException as error:
+        return [type(error).__name__, str(error)]
+    return None
+
+
+def losses_in_hex(model, loader):
+    found = validation_losses(model, share(loader), seed=42)
+    return {name: value.hex() for name, value in found.items()}
+
+
+def stop_on_rank_0():
+    if comm.get_rank() == 0:
+        raise StopTraining("SIGTERM")
+
+
+def early_stopping(folder):
+    """Stop by a metric that the main process alone logs; return the iteration and the reasons."""
+    metric = WatchedMetric("bbox/AP", 1, "EARLY_STOPPING.METRIC")
+    trainer = FakeTrainer(folder)
+    values = [3.0, 1.0, 4.0, 2.0, 2.0, 9.0, 9.0]
+    rows = [{"bbox/AP": v} if comm.get_rank() == 0 else None for v in values]
+    hook = EarlyStopping(metric, Patience(mode="max", patience=2))
+    trainer.run([hook], rows)
+    return [trainer.iter, trainer.reasons, hook.state_dict()]
+
+
+def absent_metric(folder):
+    metric = WatchedMetric("bbox/AP", 1, "EARLY_STOPPING.METRIC")
+    hook = EarlyStopping(metric, Patience(mode="max", patience=2))
+    try:
+        FakeTrainer(folder).run([hook], [{"bbox/AP50": 1.0} if comm.get_rank() == 0 else None])
+    except ConfigError as error:
+        return str(error)
+    return None
+
+
+def scenarios(folder):
+    detector_like = DistributedDataParallel(Noisy())
+    bad_image = with_values([1.0, 2.0, 3.0, ValueError("boom"), 5.0])
+    unpicklable = with_values([NeedsMore(1, 2), 1.0])
+    refused = with_values([1.0, FloatingPointError("Inf/NaN"), 2.0])
+    return {
+        "five": losses_in_hex(detector_like, make_loader(5)),
+        "one": losses_in_hex(detector_like, make_loader(1)),
+        "none": words(lambda: validation_losses(Mean(), [], seed=0)),
+        "error": words(lambda: validation_losses(Mean(), share(bad_image), seed=0)),
+        "unpicklable": words(lambda: validation_losses(Mean(), share(unpicklable), seed=0)),
+        "stop": words(
+            lambda: validation_losses(
+                Mean(), share(with_values([1.0] * 4)), seed=0, check_stop=stop_on_rank_0
+            )
+        ),
+        "refused": losses_in_hex(Mean(), refused),
+        "early stopping": early_stopping(folder),
+        "absent metric": absent_metric(folder),
+    }
+
+
+def main(rank: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo",
+        init_method=f"file://{folder}/meet",
+        rank=rank,
+        world_size=2,
+        timeout=timedelta(seconds=60),
+    )
+    found = scenarios(folder)
+    (folder / f"{rank}.json").write_text(json.dumps(found))
+    dist.barrier()  # neither hangs up while the other still talks
+    # Torch now and then aborts when it takes its own gloo threads down.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), Path(sys.argv[2]))
