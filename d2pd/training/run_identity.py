@@ -221,15 +221,15 @@ def _verdict(name: str) -> str:
 
 def _values(run: Mapping[str, Any]) -> dict[str, Any]:
     """Return one value by each name: the configuration's keys, then what else describes a run."""
-    return dict(_entries(run))
+    return {name: _comparable(value) for name, value in _entries(run)}
 
 
 def _entries(run: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     config, versions = run.get("config"), run.get("versions")
     for key, text in config.items() if isinstance(config, Mapping) else ():
-        yield str(key), _parsed(text)
+        yield " ".join(str(key).split()), _parsed(text)
     for key, version in versions.items() if isinstance(versions, Mapping) else ():
-        yield f"{key} version", version
+        yield f"{' '.join(str(key).split())} version", version
     yield "classes", run.get("classes", _ABSENT)
     yield "training labels", run.get("labels", _ABSENT)
     yield "training images", run.get("num_images", _ABSENT)
@@ -243,6 +243,14 @@ def _parsed(text: Any) -> Any:
         return json.loads(text)
     except (TypeError, ValueError, RecursionError):
         return text
+
+
+def _comparable(value: Any) -> Any:
+    """Return a value as JSON has it: a file may hold tensors, which do not compare."""
+    try:
+        return json.loads(json.dumps(value, default=str))
+    except (TypeError, ValueError, RecursionError):
+        return f"a {type(value).__name__} that is no value"
 
 
 def _short(value: Any) -> str:

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 
+from d2pd.d2 import build_lr_scheduler, get_cfg
 from d2pd.errors import WeightsError
 from d2pd.training.optimizer_state import apply_configured_rates, track_parameter_names
 
@@ -308,3 +309,22 @@ def test_a_foreign_parameter_is_a_programming_error():
     _, optimizer = build()
     with pytest.raises(ValueError, match="not in the model"):
         track_parameter_names(optimizer, Model())
+
+
+@pytest.mark.parametrize("name", ["WarmupMultiStepLR", "WarmupCosineLR"])
+def test_the_rates_of_the_engines_schedules_are_the_same_bits(name):
+    def built():
+        cfg = get_cfg()
+        cfg.SOLVER.LR_SCHEDULER_NAME = name
+        cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS, cfg.SOLVER.WARMUP_ITERS = 30, (13, 22), 7
+        model, optimizer = build(bias_lr=0.37)
+        track_parameter_names(optimizer, model)
+        return optimizer, build_lr_scheduler(cfg, optimizer)
+
+    source = built()
+    for _ in range(29):
+        source[0].step()
+        source[1].step()
+        other = built()
+        load(*other, source)
+        assert rates_of(other[0]) == rates_of(source[0])
