@@ -7,6 +7,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from d2pd.config import default_config
 from d2pd.d2 import CfgNode, DatasetCatalog, MetadataCatalog
@@ -14,6 +16,8 @@ from d2pd.data.loader import (
     build_diagnosis_loader,
     build_test_loader,
     build_train_loader,
+    build_validation_loader,
+    evenly_spread,
     first_samples,
     load_records,
     load_train_records,
@@ -148,6 +152,71 @@ def test_test_loader_is_finite_in_file_order_and_without_targets(cfg):
         assert [sample["image_id"] for sample in samples] == [f"toy{n}" for n in range(5)]
         assert all("instances" not in sample for sample in samples)
         assert all(sample["image"].shape == (3, 64, 96) for sample in samples)
+
+
+def test_validation_loader_is_finite_in_file_order_and_has_targets_but_no_augmentation(cfg):
+    for workers in (0, 2):
+        cfg.DATALOADER.NUM_WORKERS = workers
+        loader = build_validation_loader(cfg, "loader_toys")
+        for _ in range(2):  # every measurement goes through it anew
+            samples = [sample for (sample,) in loader]
+            assert len(loader) == 5
+            assert [(s["k"], s["image_id"]) for s in samples] == [(n, f"toy{n}") for n in range(5)]
+            assert all(sample["image"].shape == (3, 64, 96) for sample in samples)
+            boxes = [sample["instances"].gt_boxes.tensor.tolist() for sample in samples]
+            assert boxes == [
+                [[8, 10, 40 + 2 * n, 60]] if n != 3 else []  # image 3 has no object
+                for n in range(5)
+            ]
+
+
+def test_validation_loader_takes_an_even_part_whose_k_stay_those_of_the_dataset(cfg):
+    samples = [sample for (sample,) in build_validation_loader(cfg, "loader_toys", 3)]
+    assert [(s["k"], s["image_id"]) for s in samples] == [(0, "toy0"), (1, "toy1"), (3, "toy3")]
+
+
+@pytest.mark.parametrize(("most", "shares"), [(0, [[0, 2, 4], [1, 3]]), (1, [[0], []])])
+def test_validation_loader_gives_every_image_to_one_process(cfg, monkeypatch, most, shares):
+    monkeypatch.setattr("d2pd.data.loader.comm.get_world_size", lambda: 2)
+    for rank, expected in enumerate(shares):
+        monkeypatch.setattr("d2pd.data.loader.comm.get_rank", lambda rank=rank: rank)
+        found = [sample["k"] for (sample,) in build_validation_loader(cfg, "loader_toys", most)]
+        assert found == expected
+
+
+@given(st.integers(0, 300), st.integers(0, 400))
+def test_evenly_spread_indices_differ_by_one_step_or_one_more(total, most):
+    found = evenly_spread(total, most)
+    assert len(found) == (min(most, total) if most else total)
+    steps = {b - a for a, b in zip(found, [*found[1:], total], strict=False)} if found else {1}
+    assert min(steps) >= 1
+    assert max(steps) - min(steps) <= 1
+    assert found[:1] == ([0] if total else [])
+
+
+def test_a_validation_loss_over_few_images_warns(cfg, tmp_path, caplog):
+    build_validation_loader(cfg, "loader_toys")
+    assert caplog.messages == [
+        "the validation loss on loader_toys: a loss over 5 images says little; take 20 or more"
+    ]
+    caplog.clear()
+    DatasetCatalog.register("loader_20", lambda: toy_records(tmp_path, "many", 20))
+    try:
+        build_validation_loader(cfg, "loader_20")
+        assert caplog.messages == []
+        build_validation_loader(cfg, "loader_20", 19)
+        assert "a loss over 19 images says little" in caplog.text
+    finally:
+        DatasetCatalog.remove("loader_20")
+
+
+def test_a_validation_set_without_images_is_an_error(cfg):
+    DatasetCatalog.register("loader_none", lambda: [])
+    try:
+        with pytest.raises(AnnotationError, match="loader_none has no image to measure a valid"):
+            build_validation_loader(cfg, "loader_none")
+    finally:
+        DatasetCatalog.remove("loader_none")
 
 
 def test_boxes_registered_as_xywh_are_converted(cfg):
