@@ -53,9 +53,23 @@ def main(args: argparse.Namespace) -> int:
         raise ConfigError("name the training: --config-file FILE, or --replay FILE of one step")
     cfg = load_config(args.config_file, args.opts)
     register_from_config(cfg)
+    return 1 if look(cfg, args).findings else 0
+
+
+def look(cfg: CfgNode, args: argparse.Namespace) -> Diagnosis:
+    """Look at all training images, write what was found and print it.
+
+    Args:
+        cfg: Its datasets registered; ``MODEL.DEVICE`` "auto" is resolved in place.
+        args: See ``main``.
+
+    Raises:
+        UserError: See ``main``; nothing was written.
+        KeyboardInterrupt: See ``main``.
+    """
     check_datasets(cfg, cfg.DATASETS.TRAIN)
     records = load_train_records(cfg, cleaned=False)
-    image_path(records[0], cfg.INPUT.MODALITY)
+    image_path(records[0], cfg.INPUT.MODALITY)  # what none has is to be said once, not for each
     measure = None if args.labels_only else build_measure(cfg)
     items = _items(cfg, records, args.labels_only)
     folder = _make_folder(Path(args.output or Path(cfg.OUTPUT_DIR) / "diagnose"))
@@ -72,11 +86,11 @@ def main(args: argparse.Namespace) -> int:
         for result in tqdm(results, **progress):
             diagnosis.images.append(result)
     finally:  # at Ctrl-C too, what was found so far is worth having
-        paths = [write_json(diagnosis, folder)]
+        path = write_json(diagnosis, folder)
         print(diagnosis.report())
-        paths += draw_findings(diagnosis, records, cfg, folder)
-        print(f"written: {', '.join(map(str, paths))}")
-    return 1 if diagnosis.findings else 0
+        sheets = draw_findings(diagnosis, records, cfg, folder)
+        print(_written(path, sheets, len(diagnosis.listed)))
+    return diagnosis
 
 
 def run_again(path: Path, config_file: str | None, opts: Sequence[str]) -> int:
@@ -181,6 +195,13 @@ def draw_findings(
         faulty.append((records[image.row], caption, at_boxes))
     classes = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).thing_classes
     return draw_faults(faulty, classes, folder, STEM, cfg.INPUT.MODALITY)
+
+
+def _written(path: Path, sheets: Sequence[Path], num_listed: int) -> str:
+    text = f"written: {path}"
+    if sheets:
+        text += f", {sheets[0]}" + (f" to {sheets[-1].name}" if len(sheets) > 1 else "")
+    return text + (f" (the first {MOST_PICTURES} images)" if num_listed > MOST_PICTURES else "")
 
 
 def _items(

@@ -215,6 +215,20 @@ def test_what_was_found_before_ctrl_c_is_written_and_said(
     assert err.endswith("d2pd: interrupted\n")
 
 
+def test_pictures_are_of_the_first_images_when_many_are_at_fault(
+    faulty_root, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(
+        diagnose, "measure_images", lambda *_: [ImageLosses(0, "", {"total_loss": math.nan})]
+    )
+    monkeypatch.setattr(diagnose, "MOST_PICTURES", 9)
+    _, told = look(faulty_root, tmp_path)
+    assert len(told["rows"]) == 16
+    assert len(list(tmp_path.glob("findings_*.png"))) == 2
+    last = capsys.readouterr().out.strip().split("\n")[-1]
+    assert last.endswith(f", {tmp_path}/findings_1.png to findings_2.png (the first 9 images)")
+
+
 def test_look_into_a_run_folder_does_not_stand_in_the_way_of_a_run(faulty_root, tmp_path):
     words = ["diagnose", "--config-file", QUICK, "--labels-only", *options(faulty_root)]
     cli.main([*words, "OUTPUT_DIR", str(tmp_path / "run")])
