@@ -125,10 +125,12 @@ def _draw_losses(axes: Axes, series: Series, best: Best) -> None:
 
 
 def _draw_precision(axes: Axes, series: Series, best: Best) -> None:
-    for name in precision_metrics(series):
+    names = precision_metrics(series)
+    for name in names:
         _plot_evaluations(axes, series, name, best, choose=max)
-    axes.set_ylim(0, 100)
-    _finish(axes, "average precision", "no evaluation yet")
+    highest = max((value for name in names for _, value in series[name]), default=100.0)
+    axes.set_ylim(0, next(top for top in (10, 25, 50, 100) if highest <= 0.95 * top or top == 100))
+    _finish(axes, "average precision (of 100)", "no evaluation yet")
 
 
 def _draw_miss_rates(axes: Axes, series: Series, best: Best) -> None:

@@ -22,7 +22,7 @@ VALIDATION = "val/"
 SIZE_RANGES = ("APs", "APm", "APl")
 MOST_CLASSES = 8
 """Of more classes than these, single curves could not be told apart."""
-_MISS_RATE = re.compile(r"(^|[/_-])(la)?(mr|miss_rate)([/_@-]|$)", re.IGNORECASE)
+_MISS_RATE = re.compile(r"(^|[^a-z0-9])(miss|(la)?mr\d*)([^a-z0-9]|$)", re.IGNORECASE)
 
 
 def read_metrics(metrics_json: str | Path) -> Series:

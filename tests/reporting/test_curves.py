@@ -107,6 +107,14 @@ def test_metric_that_nobody_watches_tells_its_best_without_a_star(drawn):
     assert "best so far" not in lines(axes)
 
 
+@pytest.mark.parametrize(
+    ("highest", "top"), [(0.3, 10), (9.6, 25), (30.0, 50), (48.0, 100), (99.0, 100), (100.0, 100)]
+)
+def test_low_precision_is_not_drawn_on_the_floor(drawn, highest, top):
+    figure = drawn([row(9, **{"bbox/AP": 0.1, "bbox/AP50": highest})])
+    assert figure.axes[1].get_ylim() == (0, top)
+
+
 def test_lower_is_better_for_a_miss_rate(drawn):
     rates = [row(9, **{"miss_rate/All": 30.0}), row(19, **{"miss_rate/All": 40.0})]
     figure = drawn(rates)

@@ -102,6 +102,13 @@ def test_average_precisions_that_are_drawn():
 
 
 def test_miss_rates_are_known_by_their_names():
-    names = ["miss_rate/Reasonable", "bbox/MR-All", "mr", "log_average_miss_rate", "kaist/LAMR"]
+    names = [
+        "miss_rate/Reasonable",
+        "bbox/MR-All",
+        "mr",
+        "log_average_miss_rate",
+        "kaist/LAMR",
+        "MR2",
+    ]
     others = ["bbox/AP", "best/miss_rate/Reasonable", "lr", "time", "loss_mrcnn", "mrs"]
     assert miss_rates([*names, *others]) == sorted(names)

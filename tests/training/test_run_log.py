@@ -9,6 +9,12 @@ from d2pd.errors import UserError
 from d2pd.training.writers.run_log import RunLog, number
 
 
+@pytest.fixture(autouse=True)
+def no_gpu(monkeypatch):
+    """The columns must not depend on the machine of the test."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+
+
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "run.log"
@@ -99,6 +105,14 @@ def test_what_the_step_logs_only_now_and_then_has_a_column_when_it_does(path, st
     assert "skipped steps" not in first
     assert "skipped steps" in second
     assert re.search(r"3\s+65536$", row)
+
+
+def test_gpu_memory_has_a_column_where_there_is_a_gpu(path, storage, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.max_memory_allocated", lambda: 5 * 2**29)
+    put(storage, 19)
+    log_at(path).write()
+    assert table_of(path)[0]["GPU GB"] == "2.5"
 
 
 def test_time_left_is_put_for_the_other_writers_as_detectron2_does(path, storage):

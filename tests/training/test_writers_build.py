@@ -73,7 +73,10 @@ def test_early_end_is_told_in_both_files(cfg, tmp_path):
         writers.finish(9, "bbox/AP has not improved", is_early=True)
     last = json.loads((tmp_path / "metrics.json").read_text().splitlines()[-1])
     assert last == {"iteration": 9, "stopped": "bbox/AP has not improved"}
-    assert "=== bbox/AP has not improved, " in (tmp_path / "run.log").read_text()
+    assert (
+        "=== stopped after iteration 9: bbox/AP has not improved, "
+        in (tmp_path / "run.log").read_text()
+    )
 
 
 def test_weights_and_biases_gets_its_pictures_before_tensorboard_clears_them(cfg, monkeypatch):

@@ -53,6 +53,7 @@ class RunWriters(EventWriter):
         """
         if is_early:
             self.metrics.append(iteration, **{STOPPED: reason})
+            reason = f"stopped after iteration {iteration}: {reason}"
         self.run_log.finish(reason)
 
     def close(self) -> None:
