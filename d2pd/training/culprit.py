@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from d2pd.d2 import EventStorage
-from d2pd.training.precision import Precision
+from d2pd.training.precision import BF16, FP16, Precision
 from d2pd.training.sample_faults import Fault, Sample, describe_faults, find_faults, image_label
 from d2pd.training.snapshot import Snapshot
 
@@ -102,6 +102,11 @@ class Alone:
         numbers = [*self.losses.values(), self.gradient_norm or 0.0]
         return not self.error and all(map(math.isfinite, numbers))
 
+    @property
+    def is_usual(self) -> bool:
+        """Whether it is finite and could be of a training that goes well."""
+        return self.is_finite and sum(self.losses.values()) < RUNAWAY
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -126,6 +131,9 @@ class Verdict:
     alone: Sequence[Alone] = ()
 
 
+RUNAWAY = 1e6
+"""A loss that no training comes back from, whatever the model."""
+
 CALM = (
     "a lower SOLVER.BASE_LR, a longer SOLVER.WARMUP_ITERS or SOLVER.CLIP_GRADIENTS.ENABLED True "
     "are the usual ways out; the last checkpoint is from before this step"
@@ -134,10 +142,10 @@ LOOK = (
     "look at its picture; take its row out of the label file, or set NON_FINITE.POLICY skip to "
     "train on without such steps"
 )
-FULL_PRECISION = (
-    "in float32 it is finite: 16 bits are too few here; set SOLVER.AMP.PRECISION bf16, or "
-    "SOLVER.AMP.ENABLED False"
-)
+MORE_BITS = {
+    FP16: "in float32 it is finite: set SOLVER.AMP.PRECISION bf16, or SOLVER.AMP.ENABLED False",
+    BF16: "in float32 it is finite: set SOLVER.AMP.ENABLED False",
+}
 
 
 def isolate(violation: Violation, scene: Scene) -> Verdict:
@@ -172,36 +180,38 @@ def _blame_images(violation: Violation, scene: Scene) -> Verdict:
     suspects = violation.suspects
     alone = [try_alone(scene, suspect, with_gradient) for suspect in suspects]
     bad = [suspect for suspect, one in zip(suspects, alone, strict=True) if not one.is_finite]
-    if not bad:
+    has_usual = any(one.is_usual for one in alone)
+    if has_usual and not bad:
         reason = f"each of the {len(suspects)} images is finite by itself: {_first(suspects)}"
         return Verdict(WHOLE_BATCH, reason, CALM, suspects, alone=alone)
-    needs_full_precision = _is_finite_in_full_precision(scene, bad[0], with_gradient)
-    named = _first(bad)
-    if len(bad) < len(suspects):
-        reason = f"{named}: not finite by itself, unlike the other images of the batch"
-    elif _is_control_finite(scene, with_gradient):
-        reason = f"{named}: not finite by itself, unlike {scene.control} of the step before"
-    elif len(suspects) == 1 and scene.control is None:
-        reason = f"{named}: not finite by itself, and there is no image to compare it with yet"
-    else:
-        reason = f"every image by itself is not finite though all are sound: {named}"
-        way_out = FULL_PRECISION if needs_full_precision else CALM
-        return Verdict(DIVERGENCE, reason, way_out, bad, alone=alone)
-    return Verdict(
-        IMAGE, reason, FULL_PRECISION if needs_full_precision else LOOK, bad, alone=alone
-    )
+    peers = ""
+    if has_usual:
+        peers = "unlike other images of the batch"
+    elif bad and _is_control_usual(scene, with_gradient):
+        peers = f"unlike {scene.control} of the step before"
+    elif bad and len(suspects) == 1 and scene.control is None:
+        peers = "and there is no image to compare it with yet"
+    more_bits = _more_bits(scene, bad, with_gradient)
+    if not peers:
+        reason = "every image by itself is not finite, or its loss is beyond all bounds, though "
+        reason += f"all are sound: {_first(suspects)}"
+        return Verdict(DIVERGENCE, reason, more_bits or CALM, suspects, alone=alone)
+    reason = f"{_first(bad)}: not finite by itself, {peers}"
+    return Verdict(IMAGE, reason, more_bits or LOOK, bad, alone=alone)
 
 
-def _is_control_finite(scene: Scene, with_gradient: bool) -> bool:
+def _is_control_usual(scene: Scene, with_gradient: bool) -> bool:
     control = scene.control
-    return control is not None and try_alone(scene, control, with_gradient).is_finite
+    return control is not None and try_alone(scene, control, with_gradient).is_usual
 
 
-def _is_finite_in_full_precision(scene: Scene, suspect: Suspect, with_gradient: bool) -> bool:
-    full = Precision()
-    if scene.precision.name == full.name:
-        return False
-    return try_alone(replace(scene, precision=full), suspect, with_gradient).is_finite
+def _more_bits(scene: Scene, bad: Sequence[Suspect], with_gradient: bool) -> str:
+    """Return the way out where float32 would do; empty where it would not."""
+    if not bad or scene.precision.name not in MORE_BITS:
+        return ""
+    in_full = replace(scene, precision=Precision())
+    is_finite = try_alone(in_full, bad[0], with_gradient).is_finite
+    return MORE_BITS[scene.precision.name] if is_finite else ""
 
 
 def try_alone(scene: Scene, suspect: Suspect, with_gradient: bool) -> Alone:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import torch
+import yaml
 from torch import Tensor, nn
 
 from d2pd.d2 import Boxes, CfgNode, EventStorage, Instances, build_model
@@ -74,8 +75,10 @@ class Replayed:
         if self.refusal:
             lines.append(f"the model stopped: {self.refusal}")
         for name, one in self.alone:
-            values = ", ".join(f"{loss} = {value:.6g}" for loss, value in one.losses.items())
-            lines.append(f"{name} by itself: {values or one.error}")
+            values = [f"{loss} = {value:.6g}" for loss, value in one.losses.items()]
+            if one.gradient_norm is not None:
+                values.append(f"norm of the gradients = {one.gradient_norm:.6g}")
+            lines.append(f"{name} by itself: {', '.join(values) or one.error}")
         return "\n".join(lines)
 
 
@@ -129,75 +132,70 @@ def replay(path: str | Path, build: BuildModel | None = None) -> Replayed:
         WeightsError: If it is not such a file, or does not fit the model.
     """
     content = _read(Path(path))
-    model = (build or model_of_config)(content["config"]).train()
+    scene = _scene(content, path, build or model_of_config)
+    suspects = [
+        Suspect(number, _sample(row), row["seed"]) for number, row in enumerate(content["batch"])
+    ]
+    faults = find_faults([suspect.sample for suspect in suspects], scene.num_classes)
+    alone: list[tuple[str, Alone]] = []
+    losses: dict[str, float] = {}
+    norm, refusal = None, ""
+    if not faults:  # with them the run did not get as far as the model
+        with EventStorage(scene.iteration):
+            # First: it leaves no trace, while the step changes what the model keeps of its batches.
+            alone = [(str(s), try_alone(scene, s, with_gradient=True)) for s in suspects]
+            norm, refusal = _run_again(scene, suspects, losses)
+    seen = (content["iteration"], content["rank"], content["text"], content["losses"])
+    return Replayed(*seen, losses, norm, refusal, faults, alone)
+
+
+def _scene(content: Mapping[str, Any], path: str | Path, build: BuildModel) -> Scene:
+    model = build(content["config"]).train()
     try:
         model.load_state_dict(content["model"])
     except RuntimeError as error:
         first = " ".join(str(error).split())[:200]
         raise WeightsError(f"{path} is of another model: {first}") from None
     precision = Precision(content["precision"], next(model.parameters()).device.type)
-    rows = content["batch"]
-    samples = [_sample(row) for row in rows]
-    # First: it leaves no trace, while the step changes what the model keeps of its batches.
-    scene = Scene(content["iteration"], model, precision, content["num_classes"], None)
-    alone = _each_alone(scene, samples, [row["seed"] for row in rows])
-    losses: dict[str, float] = {}
-    refusal, norm = "", None
+    return Scene(content["iteration"], model, precision, content["num_classes"], control=None)
+
+
+def _run_again(
+    scene: Scene, suspects: Sequence[Suspect], losses: dict[str, float]
+) -> tuple[float | None, str]:
+    """Run forward and backward, part by part, and add to ``losses``.
+
+    Returns:
+        The norm of the gradients, and what the model's own check said.
+    """
     try:
-        for seed, numbers in groupby(range(len(rows)), key=lambda number: rows[number]["seed"]):
-            part = [samples[number] for number in numbers]
-            for name, value in _run_part(model, part, seed, precision, content).items():
-                losses[name] = losses.get(name, 0.0) + value
-        norm = gradient_norm(model)
+        for seed, part in groupby(suspects, key=lambda suspect: suspect.seed):
+            torch.manual_seed(seed)
+            with scene.precision.autocast():
+                found: dict[str, Tensor] = scene.model([suspect.sample for suspect in part])
+            for name, loss in found.items():
+                losses[name] = losses.get(name, 0.0) + float(loss.detach())
+            torch.stack(list(found.values())).sum().backward()
     except MODEL_CHECKS as error:
-        refusal = told(error)
-    return Replayed(
-        content["iteration"],
-        content["rank"],
-        content["text"],
-        content["losses"],
-        losses,
-        norm,
-        refusal,
-        find_faults(samples, content["num_classes"]),
-        alone,
-    )
-
-
-def _each_alone(
-    scene: Scene, samples: Sequence[dict[str, Any]], seeds: Sequence[int]
-) -> list[tuple[str, Alone]]:
-    pairs = enumerate(zip(samples, seeds, strict=True))
-    suspects = [Suspect(number, sample, seed) for number, (sample, seed) in pairs]
-    with EventStorage(scene.iteration):
-        return [(str(suspect), try_alone(scene, suspect, False)) for suspect in suspects]
-
-
-def _run_part(
-    model: nn.Module,
-    part: list[dict[str, Any]],
-    seed: int,
-    precision: Precision,
-    content: Mapping[str, Any],
-) -> dict[str, float]:
-    torch.manual_seed(seed)
-    with EventStorage(content["iteration"]), precision.autocast():
-        losses: dict[str, Tensor] = model(part)
-    torch.stack(list(losses.values())).sum().backward()
-    return {name: float(loss.detach()) for name, loss in losses.items()}
+        return None, told(error)
+    return gradient_norm(scene.model), ""
 
 
 def model_of_config(config_text: str) -> nn.Module:
     """Build the model that a recorded configuration describes, on the CPU, without weights.
 
     Raises:
-        ConfigError: If the file holds no configuration.
+        ConfigError: If the file holds no configuration, or one that cannot be used.
     """
     if not config_text:
-        raise ConfigError("the recorded step has no configuration: give a function that builds it")
-    cfg = CfgNode.load_cfg(config_text)  # a safe reader: text of YAML
-    cfg.MODEL.DEVICE = "cpu"
-    cfg.MODEL.WEIGHTS = ""
+        raise ConfigError("the recorded step has no configuration: name it by --config-file")
+    try:
+        cfg = CfgNode.load_cfg(config_text)  # of text, which is read without running anything
+        cfg.MODEL.DEVICE = "cpu"
+        cfg.MODEL.WEIGHTS = ""
+    except (yaml.YAMLError, AssertionError, AttributeError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise ConfigError(f"the recorded configuration cannot be used: {reason}") from None
     return build_model(cfg)
 
 

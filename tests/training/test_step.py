@@ -7,10 +7,11 @@ import random
 import numpy as np
 import pytest
 import torch
+from step_toys import NAN, Toy, sample
 from torch import nn
 
 from d2pd.config import default_config
-from d2pd.d2 import Boxes, EventStorage, Instances, TrainerBase
+from d2pd.d2 import EventStorage, TrainerBase
 from d2pd.errors import ConfigError
 from d2pd.training.clipping import clip_norms
 from d2pd.training.culprit import TARGETS, Violation
@@ -19,22 +20,6 @@ from d2pd.training.non_finite import DivergedError, Guard
 from d2pd.training.precision import Precision
 from d2pd.training.sample_faults import TargetError
 from d2pd.training.step import Step, build_step
-
-NAN = float("nan")
-
-
-class Toy(nn.Module):
-    """Loss = weight * mean value of the images, so that its gradient is that mean."""
-
-    def __init__(self, noise: float = 0.0):
-        super().__init__()
-        self.weight = nn.Parameter(torch.tensor(2.0))
-        self.noise = noise
-
-    def forward(self, batch):
-        drawn = self.noise * torch.rand(())
-        mean = torch.tensor([s["value"] for s in batch]).mean()
-        return {"loss_a": self.weight * (mean + drawn), "loss_b": 0 * self.weight}
 
 
 class WithMemory(nn.Module):
@@ -50,14 +35,6 @@ class WithMemory(nn.Module):
         rows = torch.cat([values.outer(torch.ones(2)), torch.eye(2)])
         noise = torch.rand(()) + np.random.rand() + random.random()
         return {"loss_a": self.linear(self.norm(rows)).mean() + rows.mean() * noise}
-
-
-def sample(value=1.0, boxes=((0, 0, 4, 8),), name="a.png", **extra):
-    instances = Instances((20, 20))
-    instances.gt_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
-    instances.gt_classes = torch.zeros(len(boxes), dtype=torch.int64)
-    image = torch.zeros(3, 20, 20, dtype=torch.uint8)
-    return {"file_name": name, "image": image, "value": value, "instances": instances, **extra}
 
 
 @pytest.fixture
@@ -167,7 +144,7 @@ def test_abort_leaves_the_weights_and_the_message_is_one_line(make_step, tmp_pat
         run(step)
     text = str(caught.value)
     assert text.startswith("iteration 41: the loss is not finite (loss_a=nan, loss_b=0); verdict: ")
-    assert "image: x/bad.png (row 7): not finite by itself, unlike the other images" in text
+    assert "image: x/bad.png (row 7): not finite by itself, unlike other images" in text
     assert str(tmp_path / "non_finite/iter_0000041_rank0.json") in text
     assert "\n" not in text
     assert model.weight.item() == 2.0
