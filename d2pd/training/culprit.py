@@ -136,7 +136,7 @@ RUNAWAY = 1e6
 
 CALM = (
     "a lower SOLVER.BASE_LR, a longer SOLVER.WARMUP_ITERS or SOLVER.CLIP_GRADIENTS.ENABLED True "
-    "are the usual ways out; the last checkpoint is from before this step"
+    "are the usual ways out; a checkpoint, if there is one, is from before this step"
 )
 LOOK = (
     "look at its picture; take its row out of the label file, or set NON_FINITE.POLICY skip to "

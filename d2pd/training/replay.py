@@ -40,7 +40,7 @@ class Replayed:
         rank: Process that it was on.
         text: What the run saw, and the verdict.
         recorded: The losses that the run saw, by name; empty where it had none yet.
-        losses: Those of now: of each part of the batch that was recorded, added up by name.
+        losses: Those of now, the means over the parts of the batch that were recorded.
         gradient_norm: Of all parameters together, of now; None where the forward pass stopped.
         refusal: What the model's own check said now; empty where it said nothing.
         faults: Labels and pixels that break the contract.
@@ -96,7 +96,8 @@ def write_step(
     Args:
         file: Open for writing.
         violation: Its suspects' samples are stored: tensors, numbers and strings in them.
-        scene: Weights and buffers as before the step.
+        scene: Weights as before the step; where steps are never skipped, batch statistics may
+            hold it already, which no forward pass in training reads.
         rank: Of this process.
         text: What was seen, and the verdict.
         config_text: The configuration as YAML; empty where it is not known.
@@ -163,19 +164,22 @@ def _scene(content: Mapping[str, Any], path: str | Path, build: BuildModel) -> S
 def _run_again(
     scene: Scene, suspects: Sequence[Suspect], losses: dict[str, float]
 ) -> tuple[float | None, str]:
-    """Run forward and backward, part by part, and add to ``losses``.
+    """Run forward and backward, part by part, and put the mean losses of the parts into ``losses``.
 
     Returns:
         The norm of the gradients, and what the model's own check said.
     """
+    parts = [(seed, [*part]) for seed, part in groupby(suspects, key=lambda one: one.seed)]
+    sums: dict[str, float] = {}
     try:
-        for seed, part in groupby(suspects, key=lambda suspect: suspect.seed):
+        for seed, part in parts:
             torch.manual_seed(seed)
             with scene.precision.autocast():
                 found: dict[str, Tensor] = scene.model([suspect.sample for suspect in part])
             for name, loss in found.items():
-                losses[name] = losses.get(name, 0.0) + float(loss.detach())
-            torch.stack(list(found.values())).sum().backward()
+                sums[name] = sums.get(name, 0.0) + float(loss.detach())
+                losses[name] = sums[name] / len(parts)
+            (torch.stack(list(found.values())).sum() / len(parts)).backward()
     except MODEL_CHECKS as error:
         return None, told(error)
     return gradient_norm(scene.model), ""

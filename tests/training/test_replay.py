@@ -62,7 +62,7 @@ def test_parts_of_a_batch_get_their_own_seeds(tmp_path):
     batch = [sample(value) for value in (1.0, 2.0, 3.0, 4.0)]
     path = record(tmp_path, RootOfNoise(noise=1.0), batch, accumulate=2)
     again = replay(path, lambda _text: RootOfNoise(noise=1.0))
-    assert again.losses["loss_a"] / 2 == again.recorded["loss_a"]
+    assert again.losses == again.recorded
 
 
 def test_report_compares_now_with_then(tmp_path):
