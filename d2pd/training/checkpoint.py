@@ -136,6 +136,11 @@ class Checkpointer(DetectionCheckpointer):
         write_checkpoint(path, self.model.state_dict(), facts)
         self._follow(None, 0)
 
+    def update_mirror(self) -> None:
+        """Bring the mirror up to date where files other than checkpoints have changed."""
+        if self._is_saving():
+            self._follow(None, 0)
+
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Name the newest checkpoint in ``last_checkpoint``."""
         write_tag(Path(self.save_dir), last_filename_basename)
@@ -224,7 +229,7 @@ class Checkpointer(DetectionCheckpointer):
         try:
             prune(Path(self.save_dir), self.keep, iteration)
         except OSError as error:
-            logger.warning("an old checkpoint cannot be deleted (%s); training goes on", error)
+            logger.warning("An old checkpoint cannot be deleted (%s); training goes on", error)
         self._follow(name, iteration)
 
     def _write_training(self, name: str, facts: Mapping[str, Any], *, tag: bool = True) -> None:

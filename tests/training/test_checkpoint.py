@@ -510,7 +510,7 @@ def test_an_old_checkpoint_that_cannot_be_deleted_is_a_warning(tmp_path, monkeyp
 
     monkeypatch.setattr("d2pd.training.checkpoint.prune", refuse)
     run.train(1).save()
-    assert "an old checkpoint cannot be deleted" in caplog.text
+    assert "An old checkpoint cannot be deleted" in caplog.text
     assert resumed(tmp_path).iter == 1
 
 

@@ -52,6 +52,16 @@ def test_the_mirror_gets_the_checkpoint_the_tag_and_the_small_files(run, folders
     assert (mirror / "metrics.json").read_text() == "rows more"
 
 
+def test_files_that_change_after_the_last_checkpoint_are_brought_on_request(run, folders):
+    out, mirror = folders
+    run.save_final()
+    (out / "results.json").write_text("figures")
+    run.checkpointer.update_mirror()
+    assert (mirror / "results.json").read_text() == "figures"
+    assert (mirror / "last_checkpoint").read_text() == "model_final.pth"
+    Run(out).checkpointer.update_mirror()  # without a mirror: nothing to do
+
+
 def test_the_mirror_is_pruned_as_the_folder_is(run, folders):
     out, mirror = folders
     for _ in range(4):
