@@ -203,15 +203,12 @@ class Step(TrainerBase):
         """
         norm = gradient_norm(self.model)
         violation = None
-        if not math.isfinite(norm) and not self._is_overflow():
+        # A loss scale that enlarges may be the reason, and then it is the scaler's business.
+        if not math.isfinite(norm) and self.precision.scale <= 1:
             text = f"the loss is finite, the gradient is not ({name_bad_gradients(self.model)})"
             violation = Violation(GRADIENT, text, self._suspects(batch), losses)
         self._agree(violation)
         return norm
-
-    def _is_overflow(self) -> bool:
-        """Tell whether scaling can be the reason: a scale that enlarges."""
-        return self.precision.is_scaled and self.precision.scale > 1
 
     def _agree(self, violation: Violation | None) -> None:
         """Let all processes go on together, or none.
