@@ -53,8 +53,12 @@ class Evidence:
 
         def write_picture(path: Path) -> None:
             partial = path.with_name(f".{path.name}.part")
-            self._draw(violation, verdict, partial, f"Iteration {scene.iteration}: {verdict.kind}")
-            partial.replace(path)
+            heading = f"Iteration {scene.iteration}: {verdict.kind}"
+            try:
+                self._draw(violation, verdict, partial, heading)
+                partial.replace(path)
+            finally:
+                partial.unlink(missing_ok=True)
 
         def write_replay(path: Path) -> None:
             with atomic_file(path) as file:
