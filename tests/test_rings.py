@@ -24,7 +24,23 @@ PURE = (
     "d2pd.data.sampler",
     "d2pd.evaluation.coco",
     "d2pd.reporting",
+    "d2pd.training.archive",
+    "d2pd.training.atomic_file",
+    "d2pd.training.best_value",
+    "d2pd.training.checkpoint_choice",
+    "d2pd.training.checkpoint_file",
+    "d2pd.training.checkpoint_folder",
+    "d2pd.training.interruption",
+    "d2pd.training.mirror",
+    "d2pd.training.optimizer_state",
+    "d2pd.training.patience",
+    "d2pd.training.plain_data",
+    "d2pd.training.results",
+    "d2pd.training.run_folder",
+    "d2pd.training.sample_faults",
+    "d2pd.training.training_state",
     "d2pd.training.weights",
+    "d2pd.training.weights_loading",
 )
 """Modules and packages of ring 1."""
 

@@ -22,6 +22,9 @@ logger = logging.getLogger(__name__)
 Record = dict[str, Any]
 Sample = dict[str, Any]
 
+GRACE = 20
+"""Seconds that a worker lives on after a SIGTERM."""
+
 FEW_IMAGES = 20
 """A mean loss over fewer images than this warns."""
 
@@ -357,11 +360,11 @@ def _as_list(items: list[Sample | UserError]) -> list[Sample | UserError]:
 
 
 def _calm_worker(_worker_id: int) -> None:
-    """Keep OpenCV to one thread, as the workers are the parallelism, and leave signals alone.
+    """Keep OpenCV to one thread, as the workers are the parallelism, and outlive a signal.
 
     Ctrl-C reaches every process of the terminal, and a scheduler's SIGTERM often every one of the
-    job: the main process then finishes its step, for which it needs its workers.
+    job. The main process then finishes its step, for which it needs its workers.
     """
     cv2.setNumThreads(0)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE))

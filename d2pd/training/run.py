@@ -143,6 +143,7 @@ def _train(cfg: CfgNode, plan: Plan) -> dict[str, Any]:
     results.update(Trainer.test_final(cfg, trainer.model))
     write_results(cfg.OUTPUT_DIR, trainer.last_iter, results)
     logger.info("weights: %s", Path(cfg.OUTPUT_DIR) / "model_final.pth")
+    trainer.checkpointer.update_mirror()
     return results
 
 

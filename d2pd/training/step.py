@@ -120,6 +120,10 @@ class Step(TrainerBase):
         self._control = self._suspects(batch)[0]
         self._log(losses, grad_norm, data_time)
 
+    def close(self) -> None:
+        """Let go of the workers of the loader."""
+        self._batches = None
+
     def autocast(self) -> AbstractContextManager[Any]:
         """Return the context that losses are computed in, those of validation too."""
         return self.precision.autocast()

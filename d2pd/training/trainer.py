@@ -38,6 +38,7 @@ from d2pd.training.hooks.scalar_history import ScalarHistory
 from d2pd.training.hooks.write_rows import PERIOD, WriteRows
 from d2pd.training.interruption import Interruption, StopRequest, StopTraining
 from d2pd.training.optimizer import build_optimizer
+from d2pd.training.optimizer_state import apply_configured_rates
 from d2pd.training.pictures import draw_found
 from d2pd.training.step import Step, build_step
 from d2pd.training.writers.build import RunWriters, build_writers
@@ -134,14 +135,16 @@ class Trainer(DefaultTrainer):
             with self._interruption:
                 TrainerBase.train(self, self.start_iter, self.max_iter)
         except StopTraining:
-            request = self.stop_request
-            if request is not None:
-                raise RunInterrupted(
-                    f"{request.reason} after iteration {self.iter}: --resume goes on from there",
-                    request.exit_code,
-                ) from None
+            pass  # what follows is raised outside of it: its frames would keep the workers alive
         finally:
             loop_logger.removeFilter(is_not_of_the_user)
+            self._trainer.close()
+        request = self.stop_request
+        if request is not None:
+            raise RunInterrupted(
+                f"{request.reason} after iteration {self.iter}: --resume goes on from there",
+                request.exit_code,
+            )
         return self._last_eval_results
 
     def why_finished(self) -> str | None:
@@ -275,6 +278,11 @@ class Trainer(DefaultTrainer):
         self.start_iter = self.iter + 1
         self.is_pending = bool(rest.get("pending"))
         self.data_loader = build_train_loader(self.cfg, self.start_iter)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up what ``state_dict`` returned; rates and decay are those of the configuration."""
+        super().load_state_dict(state_dict)
+        apply_configured_rates(self.optimizer, self.scheduler)
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:

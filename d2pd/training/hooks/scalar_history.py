@@ -6,6 +6,8 @@ from d2pd.d2 import HookBase
 
 WINDOW = 20
 """Iterations that the medians of the writers reach back."""
+CLOCKS = ("time", "eta_seconds")
+"""Of the process that measured them; the timer does not put its own in its first iterations."""
 
 
 class ScalarHistory(HookBase):
@@ -36,6 +38,7 @@ class ScalarHistory(HookBase):
                 "is_smoothed": hints[name],
             }
             for name, history in storage.histories().items()
+            if name not in CLOCKS
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

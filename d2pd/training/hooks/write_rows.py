@@ -1,10 +1,15 @@
 """When writers write: regularly, and at every iteration that was evaluated."""
 
+import logging
 import sys
 from collections.abc import Callable
 
 from d2pd.d2 import HookBase
+from d2pd.errors import UserError
+from d2pd.training.interruption import StopTraining
 from d2pd.training.writers.build import RunWriters
+
+logger = logging.getLogger(__name__)
 
 PERIOD = 20
 
@@ -38,19 +43,26 @@ class WriteRows(HookBase):
 
     def after_train(self) -> None:
         """Say how it ended, after an error with what was logged before it; then close."""
-        trainer, writers = self.trainer, self._writers
+        writers, error = self._writers, sys.exception()
         if writers is None:  # an error before the first file was opened
             return
+        trainer, reason = self.trainer, self._reason(error)
+        try:
+            if error is not None and not isinstance(error, StopTraining):
+                writers.write()
+            writers.finish(trainer.iter, reason, is_early=reason == trainer.stop_reason)
+            writers.close()
+        except UserError as second:  # a full disk, perhaps; the first error is the one to tell
+            if error is None:
+                raise
+            logger.warning("%s", second)
+
+    def _reason(self, error: BaseException | None) -> str:
+        trainer = self.trainer
         if trainer.stop_request is not None:
-            reason = f"{trainer.stop_request.reason}: --resume goes on"
-        elif trainer.stop_reason is not None:
-            reason = trainer.stop_reason
-        elif trainer.iter >= trainer.max_iter:
-            reason = f"all {trainer.max_iter} iterations are done"
-        else:
-            error = sys.exception()
-            writers.write()
-            reason = f"ended by {type(error).__name__} in iteration {trainer.iter}"
-        is_early = trainer.stop_request is None and trainer.stop_reason is not None
-        writers.finish(trainer.iter, reason, is_early=is_early)
-        writers.close()
+            return f"{trainer.stop_request.reason}: --resume goes on"
+        if trainer.stop_reason is not None:
+            return str(trainer.stop_reason)
+        if error is not None:
+            return f"ended by {type(error).__name__} in iteration {trainer.iter}"
+        return f"all {trainer.max_iter} iterations are done"
