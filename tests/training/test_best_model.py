@@ -184,6 +184,13 @@ def test_another_metric_for_a_file_starts_anew_and_warns_what_it_overwrites(
     ]
 
 
+def test_a_metric_that_never_had_a_value_leaves_nothing_to_overwrite(tmp_path, caplog):
+    hook = make_hook()
+    FakeTrainer(tmp_path).run([hook], rows(NAN))
+    make_hook(("val/total_loss", "min", "model_best")).load_state_dict(plain(hook.state_dict()))
+    assert caplog.messages == []
+
+
 def test_another_mode_starts_anew(tmp_path, state, caplog):
     hook = make_hook(("bbox/AP", "min", "model_best"))
     hook.load_state_dict(state)
