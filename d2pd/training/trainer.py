@@ -216,6 +216,8 @@ class Trainer(DefaultTrainer):
             reason: In words, for log and ``metrics.json``.
         """
         self.stop_reason = reason
+        if self._validation is not None:
+            self._validation.run()
         if self.cfg.DATASETS.TEST:
             self._evaluation.run()
 

@@ -1,15 +1,18 @@
 """The small hooks: when they act, and what a resume finds again."""
 
+import logging
 import math
 from types import SimpleNamespace
 
 import pytest
 
-from d2pd.d2 import EventStorage, EventWriter
+from d2pd.d2 import EventStorage
+from d2pd.errors import UserError
 from d2pd.training.hooks.checkpoints import SaveBeforeEvaluation, SaveProgress
 from d2pd.training.hooks.evaluation import Evaluation, flatten, is_due
 from d2pd.training.hooks.scalar_history import WINDOW, ScalarHistory
 from d2pd.training.hooks.write_rows import WriteRows
+from d2pd.training.interruption import StopRequest, StopTraining
 
 
 class Recorder:
@@ -32,6 +35,7 @@ def trainer(max_iter=6, eval_period=0, storage=None):
         max_iter=max_iter,
         stop_reason=None,
         stop_request=None,
+        is_pending=False,
         storage=storage,
     )
     found.is_evaluation_due = lambda: is_due(found.iter, eval_period, max_iter)
@@ -127,9 +131,11 @@ def test_history_comes_back_with_values_iterations_and_hints():
             storage.put_scalar("loss", float(storage.iter))
             if storage.iter % 10 == 9:
                 storage.put_scalar("val/loss", storage.iter / 2, smoothing_hint=False)
+            storage.put_scalar("time", 1.0)
         state = hook.state_dict()
         shown = storage.latest_with_smoothing_hint(WINDOW)
         latest = storage.latest()
+    del shown["time"], latest["time"]  # a clock of that process
     assert len(state["loss"]["values"]) == WINDOW
 
     with EventStorage(30) as storage:
@@ -142,28 +148,89 @@ def test_history_comes_back_with_values_iterations_and_hints():
         assert storage.smoothing_hints() == {"loss": True, "val/loss": False}
 
 
-class Rows(EventWriter):
-    def __init__(self):
-        self.written, self.trainer, self.is_closed = [], None, False
+class Rows:
+    """Writers that note at which iterations they are asked to write, and the end they are told."""
+
+    def __init__(self, found):
+        self.written, self.trainer, self.end, self.is_closed = [], found, None, False
 
     def write(self):
         self.written.append(self.trainer.iter)
+
+    def finish(self, iteration, reason, *, is_early):
+        self.end = (iteration, reason, is_early)
 
     def close(self):
         self.is_closed = True
 
 
-@pytest.mark.parametrize(
-    ("ends_at", "max_iter", "expected"),
-    [(50, 50, [19, 39, 49]), (31, 50, [19, 31])],
-    ids=["whole", "ended by an error"],
-)
-def test_rows_are_written_every_20_iterations_last_and_before_an_error(ends_at, max_iter, expected):
-    found, writer = trainer(max_iter=max_iter), Rows()
-    writer.trainer = found
-    hook = WriteRows(lambda: [writer])
-    run_hooks(found, [hook], range(ends_at))
-    found.iter = ends_at  # the loop's count when it is over, or the step that failed
-    hook.after_train()
-    assert writer.written == expected
-    assert writer.is_closed
+def run_rows(found, iterations, error=None):
+    writers = Rows(found)
+    hook = WriteRows(lambda: writers)
+    run_hooks(found, [hook], iterations)
+    found.iter = iterations.stop  # the loop's count when it is over, or the step that failed
+    try:
+        if error is not None:
+            raise error
+    except BaseException:
+        hook.after_train()
+    else:
+        hook.after_train()
+    assert writers.is_closed
+    return writers
+
+
+def test_rows_are_written_every_20_iterations_and_last():
+    writers = run_rows(trainer(max_iter=50), range(50))
+    assert writers.written == [19, 39, 49]
+    assert writers.end == (50, "all 50 iterations are done", False)
+
+
+def test_rows_before_an_error_are_written_too():
+    writers = run_rows(trainer(max_iter=50), range(31), ZeroDivisionError())
+    assert writers.written == [19, 31]
+    assert writers.end == (31, "ended by ZeroDivisionError in iteration 31", False)
+
+
+def test_run_asked_to_stop_writes_no_row_that_a_whole_one_has_not():
+    found = trainer(max_iter=50)
+    found.stop_request = StopRequest("stopped by SIGTERM", 143)
+    writers = run_rows(found, range(8), StopTraining())
+    assert writers.written == []
+    assert writers.end[1:] == ("stopped by SIGTERM: --resume goes on", False)
+
+
+def test_early_stop_writes_its_row_and_its_reason():
+    found = trainer(max_iter=50)
+    found.stop_reason = "val/total_loss has not improved"
+    writers = run_rows(found, range(7, 8), StopTraining())
+    assert writers.written == [7]
+    assert writers.end[1:] == ("val/total_loss has not improved", True)
+
+
+def test_row_that_a_kill_has_left_out_is_written_when_the_run_goes_on():
+    for start, is_pending, expected in ((20, False, [0]), (20, True, []), (21, False, [])):
+        found = trainer(max_iter=50)
+        found.start_iter, found.is_pending = start, is_pending
+        writers = Rows(found)
+        run_hooks(found, [WriteRows(lambda w=writers: w)], range(0))
+        assert writers.written == expected
+
+
+def test_full_disk_at_the_end_does_not_hide_the_first_error(caplog):
+    class Full(Rows):
+        def finish(self, iteration, reason, *, is_early):
+            raise UserError("the disk is full")
+
+    found = trainer(max_iter=50)
+    writers = Full(found)
+    hook = WriteRows(lambda: writers)
+    run_hooks(found, [hook], range(3))
+    logging.getLogger("d2pd").propagate = True
+    try:
+        raise ZeroDivisionError
+    except ZeroDivisionError:
+        hook.after_train()
+    assert "the disk is full" in caplog.text
+    with pytest.raises(UserError):
+        hook.after_train()

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from d2pd.config import load_config
 from d2pd.d2 import ENGINE
@@ -111,14 +112,45 @@ def test_frozen_random_layers_are_refused_with_the_keys_to_change(make_cfg, opts
     assert cure in lines[0]
 
 
-def test_folder_that_holds_a_run_is_taken_only_with_resume(make_cfg, tmp_path):
+def test_folder_that_holds_a_run_is_taken_only_to_resume_evaluate_or_overwrite(make_cfg, tmp_path):
     (tmp_path / "output").mkdir()
     (tmp_path / "output/metrics.json").write_text("")
     check_run(make_cfg())
     (tmp_path / "output/model_0000009.pth").write_bytes(b"weights")
     _, lines = problems_of(make_cfg())
     assert "already holds a run (model_0000009.pth); --resume goes on with it" in lines[0]
-    check_run(make_cfg(), resume=True)
+    assert "--overwrite deletes it" in lines[0]
+    check_run(make_cfg(), overwrite=True)
+    weight = nn.Parameter(torch.zeros(1))
+    inner = {"iteration": 9, "optimizer": torch.optim.SGD([weight], lr=0.1).state_dict()}
+    state = {"iteration": 9, "_trainer": inner}
+    checkpoint = {"model": {"w": weight.detach()}, "trainer": state, "iteration": 9}
+    torch.save(checkpoint, tmp_path / "output/model_0000009.pth")
+    choice = check_run(make_cfg(), resume=True)
+    assert (choice.path.name, choice.iteration) == ("model_0000009.pth", 9)
+
+
+def test_mirror_is_checked_like_the_folder_itself(make_cfg, tmp_path):
+    mirror = tmp_path / "drive/run"
+    opts = ("CHECKPOINT.MIRROR_DIR", str(mirror))
+    assert "there is no folder" in problems_of(make_cfg(*opts))[1][0]
+    mirror.mkdir(parents=True)
+    check_run(make_cfg(*opts))
+    (mirror / "model_final.pth").write_bytes(b"weights")
+    assert "CHECKPOINT.MIRROR_DIR" in problems_of(make_cfg(*opts))[1][0]
+    assert "already holds a run (model_final.pth)" in problems_of(make_cfg(*opts))[1][0]
+
+
+@pytest.mark.parametrize(
+    ("opts", "message"),
+    [
+        (("EARLY_STOPPING.METRIC", "val/total_loss"), "needs labelled images that are not trained"),
+        (("BEST_CHECKPOINT.METRIC", "('speed',)"), "MODE"),
+        (("VALIDATION.DATASET", "nowhere"), "dataset 'nowhere' is not registered"),
+    ],
+)
+def test_what_is_to_be_decided_by_is_checked_before_training(make_cfg, opts, message):
+    assert any(message in line for line in problems_of(make_cfg(*opts))[1])
 
 
 def test_folder_below_a_file_or_without_permission_is_refused(make_cfg, tmp_path, monkeypatch):
@@ -220,11 +252,11 @@ def test_thermal_images_are_not_looked_for_among_photos(make_cfg):
     assert "INPUT.MODALITY is lwir, but preflight has no lwir folders" in lines[0]
 
 
-def test_resume_from_an_empty_tag_is_a_start_from_scratch(make_cfg, tmp_path):
+def test_resume_where_there_is_nothing_is_an_error_and_not_a_start(make_cfg, tmp_path):
     (tmp_path / "output").mkdir()
     (tmp_path / "output/last_checkpoint").write_text("")
-    cfg = make_cfg("MODEL.BACKBONE.FREEZE_AT", "2")
-    assert "FREEZE_AT 0" in problems_of(cfg, resume=True)[1][0]
+    lines = problems_of(make_cfg(), resume=True)[1]
+    assert "cannot resume: no model_<iteration>.pth or model_final.pth in OUTPUT_DIR" in lines[0]
 
 
 @pytest.mark.parametrize(("wanted", "count"), [(1, 0), (1, 4), (4, 4)])

@@ -1,0 +1,147 @@
+"""A run killed at any moment, again and again, ends as one that was never killed."""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from d2pd.config import train_parser
+
+ROOT = Path(__file__).resolve().parents[2]
+QUICK = str(ROOT / "configs/quick/faster_rcnn_synthetic.yaml")
+CLOCKS = {"time", "data_time", "eta_seconds"}
+LAST = 19
+
+BASE = [
+    *("SOLVER.MAX_ITER", "20", "TEST.EVAL_PERIOD", "5", "SOLVER.CHECKPOINT_PERIOD", "3"),
+    *("EARLY_STOPPING.METRIC", "val/total_loss", "EARLY_STOPPING.PATIENCE", "9"),
+    *("BEST_CHECKPOINT.METRIC", "('val/total_loss', 'bbox/AP')"),
+]
+EVERYTHING = [
+    *("DATALOADER.NUM_WORKERS", "2", "SOLVER.ACCUMULATE", "2"),
+    *("SOLVER.AMP.ENABLED", "True", "SOLVER.AMP.PRECISION", "bf16"),
+    *("SOLVER.CLIP_GRADIENTS.ENABLED", "True", "SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "norm"),
+    *("INPUT.RANDOM_FLIP", "horizontal", "INPUT.CROP.ENABLED", "True"),
+]
+
+# Starting Python and importing torch takes longer than these runs: a server forks them.
+processes = multiprocessing.get_context("forkserver")
+processes.set_forkserver_preload(["d2pd.training.run"])
+
+
+def train(words):
+    """Run in a process of its own; its log goes nowhere."""
+    from d2pd.training.run import main
+
+    torch.set_num_threads(1)
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for the life of the process
+    main(train_parser().parse_args(words))
+
+
+def start(output, opts, *flags):
+    words = ["--config-file", QUICK, *flags, *opts, "OUTPUT_DIR", str(output)]
+    process = processes.Process(target=train, args=(words,))
+    process.start()
+    return process
+
+
+def finish(process):
+    process.join(timeout=240)
+    assert process.exitcode == 0
+
+
+def can_resume(output):
+    return any(output.glob("model_[0-9]*.pth"))
+
+
+def train_with_kills(output, opts, seed, most_kills):
+    """Kill at random moments until the run gets through; return how often it was killed."""
+    draw = random.Random(seed)
+    for kills in range(most_kills):
+        process = start(output, opts, "--resume" if can_resume(output) else "--overwrite")
+        process.join(timeout=draw.uniform(0.5, 5))
+        if not process.is_alive():
+            assert process.exitcode == 0
+            return kills
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        time.sleep(0.05)
+    finish(start(output, opts, "--resume" if can_resume(output) else "--overwrite"))
+    return most_kills
+
+
+def rows(output):
+    lines = (output / "metrics.json").read_text().splitlines()
+    found = [json.loads(line) for line in lines]
+    return [{key: value for key, value in row.items() if key not in CLOCKS} for row in found]
+
+
+def assert_equal(ours, theirs, where):
+    """Compare trees of plain data to the bit; NaN equals NaN."""
+    assert type(ours) is type(theirs), where
+    if isinstance(ours, dict):
+        assert list(ours) == list(theirs), where
+        for key in ours:
+            if key not in CLOCKS:
+                assert_equal(ours[key], theirs[key], f"{where}.{key}")
+    elif isinstance(ours, list | tuple):
+        assert len(ours) == len(theirs), where
+        for index, (one, other) in enumerate(zip(ours, theirs, strict=True)):
+            assert_equal(one, other, f"{where}[{index}]")
+    elif isinstance(ours, torch.Tensor):
+        assert torch.equal(ours, theirs), where
+    elif ours != ours:
+        assert theirs != theirs, where
+    else:
+        assert ours == theirs, where
+
+
+def assert_same_run(one, other):
+    for name in ("model_final.pth", "model_best.pth", "model_best_bbox_AP.pth"):
+        ours, theirs = (torch.load(d / name, weights_only=True) for d in (one, other))
+        # Of the identity of a run, the folder alone may differ.
+        ours.pop("run", None), theirs.pop("run", None)
+        ours.pop("config", None), theirs.pop("config", None)
+        assert_equal(ours, theirs, name)
+    assert_equal(rows(one), rows(other), "metrics.json")
+    results = [json.loads((d / "results.json").read_text()) for d in (one, other)]
+    assert results[0] == results[1]
+
+
+@pytest.fixture(scope="module", params=["everything"])
+def whole(request, quick_opts, tmp_path_factory):
+    """The folder of a run that was never killed, and its options."""
+    output = tmp_path_factory.mktemp("whole") / "run"
+    opts = [*quick_opts, *BASE, *EVERYTHING]
+    finish(start(output, opts))
+    return output, opts
+
+
+def test_rows_hold_validation_evaluation_and_best_at_their_own_iteration(whole):
+    output, _ = whole
+    found = {row["iteration"]: row for row in rows(output)}
+    assert list(found) == [4, 9, 14, 19]
+    for row in found.values():
+        assert {"val/total_loss", "bbox/AP", "best/val/total_loss", "total_loss"} <= set(row)
+
+
+def test_killed_at_random_moments_it_ends_as_if_never_killed(whole, tmp_path):
+    output, opts = whole
+    kills = train_with_kills(tmp_path / "run", opts, seed=1, most_kills=6)
+    assert kills >= 2
+    assert_same_run(tmp_path / "run", output)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2, 12))
+def test_many_more_kills_change_nothing_either(whole, tmp_path, seed):
+    output, opts = whole
+    assert train_with_kills(tmp_path / "run", opts, seed, most_kills=12) >= 1
+    assert_same_run(tmp_path / "run", output)
