@@ -13,14 +13,11 @@ from d2pd.d2 import (
     CfgNode,
     DatasetEvaluator,
     DatasetEvaluators,
-    DefaultTrainer,
     HookBase,
-    TrainerBase,
     comm,
     hooks,
 )
 from d2pd.data.loader import build_test_loader, build_train_loader
-from d2pd.errors import RunInterrupted, UserError
 from d2pd.evaluation.evaluators import CocoEvaluator, StopBetweenImages
 from d2pd.training.checkpoint import Checkpointer
 from d2pd.training.checkpoint_choice import Choice
@@ -36,7 +33,7 @@ from d2pd.training.hooks.pictures import Pictures
 from d2pd.training.hooks.progress_bar import ProgressBar
 from d2pd.training.hooks.scalar_history import ScalarHistory
 from d2pd.training.hooks.write_rows import PERIOD, WriteRows
-from d2pd.training.interruption import Interruption, StopRequest, StopTraining
+from d2pd.training.loop import Loop
 from d2pd.training.optimizer import build_optimizer
 from d2pd.training.optimizer_state import apply_configured_rates
 from d2pd.training.pictures import draw_found
@@ -48,7 +45,7 @@ logger = logging.getLogger(__name__)
 ON_MAIN_PROCESS = (SaveBeforeEvaluation, SaveProgress, Pictures, ProgressBar, WriteRows)
 
 
-class Trainer(DefaultTrainer):
+class Trainer(Loop):
     """Trains, evaluates and checkpoints what a configuration describes, under either engine.
 
     Datasets must be registered and the configuration checked (``preflight.check_run``).
@@ -56,11 +53,6 @@ class Trainer(DefaultTrainer):
     Args:
         cfg: The whole configuration, frozen or not.
         run: What the run is, kept in its checkpoints; see ``run_identity.describe_run``.
-
-    Attributes:
-        stop_reason: Why training ends before ``max_iter``; None while it goes on.
-        stop_request: What asked from outside for a stop after this iteration; None for nothing.
-        is_pending: The evaluation after the iteration before ``start_iter`` is still to be done.
     """
 
     def __init__(self, cfg: CfgNode, run: Mapping[str, Any] | None = None) -> None:
@@ -75,11 +67,6 @@ class Trainer(DefaultTrainer):
             run=run,
             trainer=weakref.proxy(self),
         )
-        self.stop_reason: str | None = None
-        self.stop_request: StopRequest | None = None
-        self.is_pending = False
-        self._interruption = Interruption(cfg.CHECKPOINT.STOP_AFTER_MINUTES)
-        self._last_eval_results: dict[str, Any] = {}
         self.register_hooks(self.build_hooks())
 
     def build_hooks(self) -> list[HookBase | None]:
@@ -117,35 +104,8 @@ class Trainer(DefaultTrainer):
             # Last, so that what the others have logged is written in the same iteration.
             WriteRows(self._open_files),
         ]
-        self._deciding_hooks: list[HookBase] = _of_this_process(deciding)
-        return [*_of_this_process(steady), *self._deciding_hooks]
-
-    def train(self) -> dict[str, Any]:  # type: ignore[override]
-        """Train from ``start_iter`` to ``max_iter``, or to the iteration of a stop.
-
-        Returns:
-            What the last evaluation on ``DATASETS.TEST`` gave; empty where there was none.
-
-        Raises:
-            RunInterrupted: If a signal or the time limit stopped it; all is saved.
-        """
-        loop_logger = logging.getLogger(TrainerBase.__module__)
-        loop_logger.addFilter(is_not_of_the_user)
-        try:
-            with self._interruption:
-                TrainerBase.train(self, self.start_iter, self.max_iter)
-        except StopTraining:
-            pass  # what follows is raised outside of it: its frames would keep the workers alive
-        finally:
-            loop_logger.removeFilter(is_not_of_the_user)
-            self._trainer.close()
-        request = self.stop_request
-        if request is not None:
-            raise RunInterrupted(
-                f"{request.reason} after iteration {self.iter}: --resume goes on from there",
-                request.exit_code,
-            )
-        return self._last_eval_results
+        self.deciding_hooks = _of_this_process(deciding)
+        return [*_of_this_process(steady), *self.deciding_hooks]
 
     def why_finished(self) -> str | None:
         """Return why there is nothing to train, in words with the way out; None if there is."""
@@ -157,57 +117,6 @@ class Trainer(DefaultTrainer):
                 "use --eval-only"
             )
         return self._early_stopping.still_stopped() if self._early_stopping else None
-
-    def before_train(self) -> None:
-        """Call the hooks, then do what the checkpoint left pending."""
-        super().before_train()
-        if self.is_pending:
-            self._finish_pending()
-
-    def _finish_pending(self) -> None:
-        self.iter = self.storage.iter = self.start_iter - 1
-        logger.info("the evaluation after iteration %d is pending: it comes first", self.iter)
-        for hook in self._deciding_hooks:
-            hook.after_step()
-        self.is_pending = False
-        self._end_here()
-        self.iter = self.start_iter
-
-    def after_step(self) -> None:
-        """Call the hooks, then end the loop if one of them or a request from outside says so.
-
-        Raises:
-            StopTraining: To leave the loop.
-        """
-        # Asked once, before the hooks: one of them saves because of it.
-        self.stop_request = self._agreed_request()
-        super().after_step()
-        self._end_here()
-
-    def _end_here(self) -> None:
-        if self.stop_request is not None or self.stop_reason is not None:
-            raise StopTraining
-
-    def _agreed_request(self) -> StopRequest | None:
-        """Return what asked any process for a stop: all have to leave at the same iteration."""
-        own = self._interruption.request()
-        if comm.get_world_size() == 1:
-            return own
-        return next((request for request in comm.all_gather(own) if request is not None), None)
-
-    def check_stop(self) -> None:
-        """Leave an evaluation between two images if a stop is asked for.
-
-        The iteration is saved and its evaluation pending. One process alone must not leave the
-        others waiting: several obey at the next step.
-
-        Raises:
-            StopTraining: If so.
-        """
-        if comm.get_world_size() == 1:
-            self.stop_request = self._interruption.request()
-            if self.stop_request is not None:
-                raise StopTraining
 
     def stop(self, reason: str) -> None:
         """End training after this iteration's hooks, with a last evaluation.
@@ -236,11 +145,6 @@ class Trainer(DefaultTrainer):
     def is_row_due(self, iteration: int) -> bool:
         """Tell whether writers write after an iteration."""
         return is_due(iteration, PERIOD, self.max_iter) or self._is_evaluated(iteration)
-
-    @property
-    def last_iter(self) -> int:
-        """The last iteration that was trained."""
-        return min(self.iter, self.max_iter - 1)
 
     def evaluate(self) -> dict[str, Any]:
         """Evaluate on ``DATASETS.TEST``; see ``train`` for what comes back."""
@@ -322,8 +226,3 @@ def _of_this_process(found: Sequence[HookBase | None]) -> list[HookBase]:
     """Return the hooks that are there, without those for the main process on the others."""
     is_main = comm.is_main_process()
     return [hook for hook in found if hook and (is_main or not isinstance(hook, ON_MAIN_PROCESS))]
-
-
-def is_not_of_the_user(record: logging.LogRecord) -> bool:
-    """Tell the loop's traceback of a fault from one of a mistake, which the user gets as a line."""
-    return not (record.exc_info and isinstance(record.exc_info[1], UserError))

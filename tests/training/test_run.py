@@ -117,7 +117,7 @@ def test_expected_results_are_compared_within_their_tolerance():
 
 
 def test_mistake_during_training_leaves_no_traceback_and_a_fault_of_ours_does(caplog):
-    class Loop(Trainer):
+    class Failing(Trainer):
         def __init__(self, error):
             TrainerBase.__init__(self)
             self.start_iter, self.max_iter, self._error = 0, 1, error
@@ -131,7 +131,7 @@ def test_mistake_during_training_leaves_no_traceback_and_a_fault_of_ours_does(ca
     for error, is_logged in ((UserError("a bad picture"), False), (KeyError("bug"), True)):
         caplog.clear()
         with pytest.raises(type(error)):
-            Loop(error).train()
+            Failing(error).train()
         assert any(record.exc_info for record in caplog.records) is is_logged
 
 
