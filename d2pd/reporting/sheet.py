@@ -113,6 +113,7 @@ def _draw_tile(axes: Axes, tile: Tile, tile_width: int) -> None:
     height, width = tile.image.shape[:2]
     # Pixel i covers [i, i + 1], as in the coordinates of boxes.
     axes.imshow(tile.image, extent=(0, width, height, 0))
+    axes.autoscale(False)  # marks that reach outside must not make room for themselves
     axes.set_anchor("NW")
     axes.set_axis_off()
     axes.set_title(shorten(tile.caption, tile_width // 8), loc="left", fontsize=9, pad=4)

@@ -211,6 +211,14 @@ def test_fault_that_shows_nothing_has_a_ring_at_its_nearest_place(tmp_path, reco
     assert y2 - y1 == pytest.approx(RING, abs=4)
 
 
+def test_label_that_reaches_outside_does_not_shrink_the_picture_beside_a_ring(tmp_path, record):
+    record["annotations"][0]["bbox"] = [100, 50, 900, 250]
+    record["annotations"].append({"bbox": [300, 400, 300, 400], "category_id": 0, "ignore": 0})
+    (path,) = draw_faults([(record, "", {1: ""})], ["person"], tmp_path, "faults")
+    picture = cv2.imread(str(path))
+    assert picture[-MARGIN - 5, -MARGIN - 5].tolist() == [20, 20, 20]
+
+
 def test_fault_that_is_seen_has_no_ring(tmp_path, record):
     (path,) = draw_faults([(record, "", {0: ""})], ["person"], tmp_path, "faults")
     picture = cv2.imread(str(path))

@@ -350,11 +350,12 @@ def test_real_labels_over_drawn_pictures_partly_shared_list_the_eight_rows_with_
     assert len(told["highest_losses"]) == 10
 
 
-def record_step(path: Path, second_box: list[float]) -> None:
+def record_step(path: Path, second_box: list[float], bias: float = 0.0) -> None:
     """Write a step of two images as a training does that has met something not finite."""
     cfg = load_config(QUICK, ["MODEL.DEVICE", "cpu"])
     torch.manual_seed(0)
     model = build_model(cfg).train()
+    torch.nn.init.constant_(model.roi_heads.box_predictor.cls_score.bias, bias)
     suspects = []
     for number, box in enumerate(([8.0, 8, 30, 60], second_box)):
         instances = Instances((64, 80))
@@ -363,25 +364,31 @@ def record_step(path: Path, second_box: list[float]) -> None:
         image = torch.randint(0, 256, (3, 64, 80), dtype=torch.uint8)
         sample = {"file_name": f"{number}.png", "row": 40 + number, "image": image}
         suspects.append(Suspect(number, sample | {"instances": instances}, 7))
-    violation = Violation(LOSS, "", suspects, {"loss_rpn_loc": math.inf})
+    violation = Violation(LOSS, "", suspects, {"loss_cls": math.nan})
     with path.open("wb") as file:
         scene = Scene(12, model, Precision(), 1, None)
-        write_step(file, violation, scene, rank=0, text="inf!", config_text=cfg.dump())
+        write_step(file, violation, scene, rank=0, text="nan!", config_text=cfg.dump())
 
 
 @pytest.mark.parametrize("with_config", [False, True], ids=["own config", "given config"])
 def test_recorded_step_is_run_again_with_the_losses_of_each_image(tmp_path, capsys, with_config):
-    record_step(tmp_path / "step.pt", [20, 20, 20, 40])
+    record_step(tmp_path / "step.pt", [20, 20, 30, 40], bias=math.nan)
     words = ["diagnose", "--replay", str(tmp_path / "step.pt")]
     words += ["--config-file", QUICK, "MODEL.DEVICE", "cpu"] if with_config else []
     assert cli.main(words) == 1
     lines = capsys.readouterr().out.strip().split("\n")
-    assert lines[0] == "iteration 12, rank 0: inf!"
-    assert lines[1].startswith("1.png (row 41): target box 0")
-    assert "loss_rpn_loc = inf (in the run: inf)" in lines
-    alone = [line for line in lines if " by itself: " in line]
-    assert [line.split(" by itself: ")[0] for line in alone] == ["0.png (row 40)", "1.png (row 41)"]
-    assert ["loss_rpn_loc = inf" in line for line in alone] == [False, True]
+    assert lines[0] == "iteration 12, rank 0: nan!"
+    assert "loss_cls = nan (in the run: nan)" in lines
+    for name in ("0.png (row 40)", "1.png (row 41)"):
+        (alone,) = [line for line in lines if line.startswith(f"{name} by itself: ")]
+        assert "loss_cls = nan" in alone
+        assert "loss_rpn_loc = nan" not in alone
+
+
+def test_recorded_step_with_a_bad_label_names_it(tmp_path, capsys):
+    record_step(tmp_path / "step.pt", [20, 20, 20, 40])
+    assert cli.main(["diagnose", "--replay", str(tmp_path / "step.pt")]) == 1
+    assert "\n1.png (row 41): target box 0" in capsys.readouterr().out
 
 
 def test_recorded_step_that_is_finite_now_ends_with_exit_code_zero(tmp_path, capsys):
