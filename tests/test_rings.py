@@ -34,12 +34,14 @@ PURE = (
     "d2pd.training.mirror",
     "d2pd.training.optimizer_state",
     "d2pd.training.patience",
+    "d2pd.training.period",
     "d2pd.training.plain_data",
     "d2pd.training.results",
     "d2pd.training.run_folder",
     "d2pd.training.sample_faults",
     "d2pd.training.training_state",
     "d2pd.training.weights",
+    "d2pd.training.watched_metric",
     "d2pd.training.weights_loading",
 )
 """Modules and packages of ring 1."""

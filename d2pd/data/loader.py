@@ -9,17 +9,15 @@ from typing import Any
 import cv2
 from torch.utils.data import DataLoader, Dataset
 
-from d2pd.d2 import BoxMode, CfgNode, DatasetCatalog, MetadataCatalog, comm
+from d2pd.d2 import CfgNode, comm
 from d2pd.data.augmentation import build_augmentation
-from d2pd.data.cleaning import drop_images_without_objects
 from d2pd.data.mapper import Mapper
-from d2pd.data.registration import RegisteredDataset
+from d2pd.data.records import Record, load_records, load_train_records
 from d2pd.data.sampler import TrainingSampler
 from d2pd.errors import AnnotationError, ConfigError, UserError
 
 logger = logging.getLogger(__name__)
 
-Record = dict[str, Any]
 Sample = dict[str, Any]
 
 GRACE = 20
@@ -106,60 +104,6 @@ class Batches:
             yield list(islice(stream, self.batch_size))
 
 
-def load_records(dataset_name: str, *, cleaned: bool = True, quiet: bool = False) -> list[Record]:
-    """Load a registered dataset, with every box as XYXY_ABS whatever its registration left.
-
-    Args:
-        dataset_name: As in the catalog.
-        cleaned: False gives the boxes as the label file has them, faults included; a dataset that
-            d2pd did not register comes as its own function gives it.
-        quiet: Leave what cleaning did out of the log, where it stands once.
-
-    Raises:
-        KeyError: If no dataset of that name is registered.
-    """
-    if dataset_name in DatasetCatalog and (quiet or not cleaned):
-        load: Any = DatasetCatalog[dataset_name]
-        if isinstance(load, RegisteredDataset):
-            return load.read()[0] if cleaned else load.read_uncleaned()
-    return [_as_xyxy(record) for record in DatasetCatalog.get(dataset_name)]
-
-
-def load_train_records(cfg: CfgNode, *, cleaned: bool = True, quiet: bool = False) -> list[Record]:
-    """Load the records of ``DATASETS.TRAIN``, one dataset after the other.
-
-    Images without an object are dropped where ``DATALOADER.FILTER_EMPTY_ANNOTATIONS`` says so,
-    and their count is logged.
-
-    Args:
-        cfg: Read here: DATASETS.TRAIN and DATALOADER.
-        cleaned: See ``load_records``.
-        quiet: Log nothing.
-
-    Raises:
-        ConfigError: If no dataset is named, or two have different classes.
-        AnnotationError: If no image is left.
-    """
-    names = list(cfg.DATASETS.TRAIN)
-    if not names:
-        raise ConfigError('DATASETS.TRAIN is empty; name a dataset, such as ("kaist_train",)')
-    _check_same_classes(names)
-    records = [
-        record for name in names for record in load_records(name, cleaned=cleaned, quiet=quiet)
-    ]
-    if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
-        total = len(records)
-        records, report = drop_images_without_objects(records)
-        if len(records) < total and not quiet:
-            logger.info("%s", report.summary())
-    if not records:
-        raise AnnotationError(
-            f"{', '.join(names)}: no training image with an object is left; look at the label "
-            "file, or set DATALOADER.FILTER_EMPTY_ANNOTATIONS False to train on empty images"
-        )
-    return records
-
-
 def build_train_dataset(cfg: CfgNode) -> MappedRecords:
     """Return the training records with training augmentation and targets."""
     mapper = Mapper(
@@ -215,13 +159,7 @@ def build_train_loader(cfg: CfgNode, start_iter: int = 0) -> SampleLoader:
 
 def build_test_loader(cfg: CfgNode, dataset_name: str) -> SampleLoader:
     """Build the loader of a dataset's images in file order, one at a time, without targets."""
-    mapper = Mapper(
-        modality=cfg.INPUT.MODALITY,
-        image_format=cfg.INPUT.FORMAT,
-        transforms=build_augmentation(cfg, is_train=False),
-        is_train=False,
-        seed=0,
-    )
+    mapper = _mapper_without_chance(cfg, is_train=False)
     dataset = MappedRecords(load_records(dataset_name), mapper)
     return SampleLoader(one_by_one(dataset, cfg.DATALOADER.NUM_WORKERS))
 
@@ -241,13 +179,7 @@ def build_validation_loader(cfg: CfgNode, dataset_name: str, max_images: int = 0
     Raises:
         AnnotationError: If the dataset has no image.
     """
-    mapper = Mapper(
-        modality=cfg.INPUT.MODALITY,
-        image_format=cfg.INPUT.FORMAT,
-        transforms=build_augmentation(cfg, is_train=False),
-        is_train=True,
-        seed=0,
-    )
+    mapper = _mapper_without_chance(cfg, is_train=True)
     dataset = MappedRecords(load_records(dataset_name), mapper)
     chosen = evenly_spread(len(dataset), max_images)
     if not chosen:
@@ -281,14 +213,7 @@ def build_diagnosis_loader(
     Returns:
         Lists of one item: the sample, or the error of one whose picture cannot be used.
     """
-    mapper = Mapper(
-        modality=cfg.INPUT.MODALITY,
-        image_format=cfg.INPUT.FORMAT,
-        transforms=build_augmentation(cfg, is_train=False),
-        is_train=True,
-        seed=0,
-        min_box_size=None,
-    )
+    mapper = _mapper_without_chance(cfg, is_train=True, min_box_size=None)
     return one_by_one(MappedRecords(records, mapper), cfg.DATALOADER.NUM_WORKERS)
 
 
@@ -327,32 +252,18 @@ def first_samples(cfg: CfgNode, count: int, start_iter: int = 0) -> list[Sample]
     return [dataset[item] for item in islice(sampler, count)]
 
 
-def _as_xyxy(record: Record) -> Record:
-    annotations = record.get("annotations", [])
-    if all(annotation["bbox_mode"] == BoxMode.XYXY_ABS for annotation in annotations):
-        return record
-    converted = [
-        {
-            **annotation,
-            "bbox": BoxMode.convert(
-                list(annotation["bbox"]), annotation["bbox_mode"], BoxMode.XYXY_ABS
-            ),
-            "bbox_mode": BoxMode.XYXY_ABS,
-        }
-        for annotation in annotations
-    ]
-    return {**record, "annotations": converted}
-
-
-def _check_same_classes(names: Sequence[str]) -> None:
-    classes = [list(MetadataCatalog.get(name).get("thing_classes") or []) for name in names]
-    for name, own in zip(names[1:], classes[1:], strict=True):
-        if own != classes[0]:
-            raise ConfigError(
-                f"DATASETS.TRAIN: {names[0]} has the classes {', '.join(classes[0])}, {name} has "
-                f"{', '.join(own)}; datasets trained on together need the same classes in the "
-                "same order (DATASETS.REGISTER.<name>.CLASSES)"
-            )
+def _mapper_without_chance(
+    cfg: CfgNode, *, is_train: bool, min_box_size: float | None = 1.0
+) -> Mapper:
+    """Build a mapper with the transforms of testing, with targets or without."""
+    return Mapper(
+        modality=cfg.INPUT.MODALITY,
+        image_format=cfg.INPUT.FORMAT,
+        transforms=build_augmentation(cfg, is_train=False),
+        is_train=is_train,
+        seed=0,
+        min_box_size=min_box_size,
+    )
 
 
 def _as_list(items: list[Sample | UserError]) -> list[Sample | UserError]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from d2pd.d2 import DatasetEvaluator, Instances, MetadataCatalog, comm
-from d2pd.data.loader import load_records
+from d2pd.data.records import load_records
 from d2pd.evaluation.coco import evaluate_boxes, explain_nan
 
 logger = logging.getLogger(__name__)

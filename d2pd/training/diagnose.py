@@ -15,7 +15,8 @@ from d2pd.config import load_config
 from d2pd.d2 import ENGINE, CfgNode, MetadataCatalog, build_model
 from d2pd.data.cleaning import clean_records, drop_images_without_objects
 from d2pd.data.images import image_path
-from d2pd.data.loader import build_diagnosis_loader, load_train_records
+from d2pd.data.loader import build_diagnosis_loader
+from d2pd.data.records import load_train_records
 from d2pd.data.registration import register_from_config
 from d2pd.errors import ConfigError, UserError
 from d2pd.reporting.gallery import draw_faults

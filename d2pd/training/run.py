@@ -11,7 +11,7 @@ import torch
 
 from d2pd.config import check_config, load_config
 from d2pd.d2 import CfgNode, comm, default_setup, setup_logger
-from d2pd.data.loader import load_train_records
+from d2pd.data.records import load_train_records
 from d2pd.data.registration import register_from_config
 from d2pd.errors import ConfigError
 from d2pd.training.checkpoint import Checkpointer

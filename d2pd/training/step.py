@@ -153,9 +153,7 @@ class Step(TrainerBase):
 
     def _fetch(self) -> list[Sample]:
         if self._batches is None:
-            # A loader draws the seed of its workers: a resumed run would draw it later.
-            with torch.random.fork_rng(devices=[]):
-                self._batches = iter(self.data_loader)
+            self._batches = iter(self.data_loader)
         return next(self._batches)
 
     def _check_samples(self, batch: list[Sample]) -> None:

@@ -28,7 +28,7 @@ from d2pd.training.decisions import (
     validation_period,
 )
 from d2pd.training.hooks.checkpoints import SaveBeforeEvaluation, SaveProgress
-from d2pd.training.hooks.evaluation import Evaluation, is_due
+from d2pd.training.hooks.evaluation import Evaluation
 from d2pd.training.hooks.pictures import Pictures
 from d2pd.training.hooks.progress_bar import ProgressBar
 from d2pd.training.hooks.scalar_history import ScalarHistory
@@ -36,6 +36,7 @@ from d2pd.training.hooks.write_rows import PERIOD, WriteRows
 from d2pd.training.loop import Loop
 from d2pd.training.optimizer import build_optimizer
 from d2pd.training.optimizer_state import apply_configured_rates
+from d2pd.training.period import is_due
 from d2pd.training.pictures import draw_found
 from d2pd.training.step import Step, build_step
 from d2pd.training.writers.build import RunWriters, build_writers

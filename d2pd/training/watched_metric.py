@@ -3,7 +3,7 @@
 from typing import Any
 
 from d2pd.errors import ConfigError
-from d2pd.training.hooks.evaluation import is_due
+from d2pd.training.period import is_due
 
 _OWN = ("best/", "early_stopping/")
 _NOT_METRICS = ("lr", "eta_seconds")

@@ -6,7 +6,7 @@ from PIL import Image
 
 from d2pd.config import default_config, load_config
 from d2pd.d2 import DatasetCatalog, MetadataCatalog
-from d2pd.data.loader import load_records
+from d2pd.data.records import load_records
 from d2pd.data.registration import (
     dataset_root,
     missing_files,

@@ -9,10 +9,11 @@ import pytest
 from d2pd.d2 import EventStorage
 from d2pd.errors import UserError
 from d2pd.training.hooks.checkpoints import SaveBeforeEvaluation, SaveProgress
-from d2pd.training.hooks.evaluation import Evaluation, flatten, is_due
+from d2pd.training.hooks.evaluation import Evaluation, flatten
 from d2pd.training.hooks.scalar_history import WINDOW, ScalarHistory
 from d2pd.training.hooks.write_rows import WriteRows
 from d2pd.training.interruption import StopRequest, StopTraining
+from d2pd.training.period import is_due
 
 
 class Recorder:

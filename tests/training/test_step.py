@@ -121,21 +121,6 @@ def test_gradient_is_clipped_after_it_is_logged_and_before_it_is_used(make_step)
     assert model.weight.item() == pytest.approx(2.0 - 0.1 * 0.5)
 
 
-def test_loader_is_asked_for_batches_without_a_draw_of_the_training(make_step):
-    class Drawing:
-        def __iter__(self):
-            torch.rand(7)
-            return iter([[sample()]])
-
-    def state_after(loader):
-        step = make_step(Toy(), loader)
-        torch.manual_seed(0)
-        step._fetch()
-        return torch.get_rng_state()
-
-    assert torch.equal(state_after(Drawing()), state_after([[sample()]]))
-
-
 # -- policy ---------------------------------------------------------------------------------------
 
 
