@@ -6,15 +6,13 @@ from pathlib import Path
 import pytest
 from easydict import EasyDict
 
-from d2pd.config import (
+from d2pd.config import check_config, config_from_easydict, load_config
+from d2pd.config_keys import (
     ALLOWED_VALUES,
     EASYDICT_KEYS,
     HONOURED,
     REGISTER_DEFAULTS,
-    check_config,
-    config_from_easydict,
     default_config,
-    load_config,
 )
 from d2pd.config_words import flatten, lookup
 from d2pd.d2 import get_cfg

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from d2pd.config import REGISTER_DEFAULTS
+from d2pd.config_keys import REGISTER_DEFAULTS
 from d2pd.d2 import CfgNode, DatasetCatalog, MetadataCatalog
 from d2pd.data.annotations.labels import PathLike, Record
 from d2pd.data.cleaning import CleaningReport, clean_records

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from d2pd.config import REGISTER_DEFAULTS
+from d2pd.config_keys import REGISTER_DEFAULTS
 from d2pd.d2 import CfgNode, DatasetCatalog, MetadataCatalog, build_model
 from d2pd.data.augmentation import build_augmentation
 from d2pd.data.registration import missing_files, unreadable_labels

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from d2pd.config import default_config
+from d2pd.config_keys import default_config
 from d2pd.d2 import CfgNode, DatasetCatalog, MetadataCatalog
 from d2pd.data.loader import (
     build_diagnosis_loader,

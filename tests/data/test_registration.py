@@ -4,7 +4,8 @@ import logging
 import pytest
 from PIL import Image
 
-from d2pd.config import default_config, load_config
+from d2pd.config import load_config
+from d2pd.config_keys import default_config
 from d2pd.d2 import DatasetCatalog, MetadataCatalog
 from d2pd.data.records import load_records
 from d2pd.data.registration import (

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from d2pd.config import default_config
+from d2pd.config_keys import default_config
 from d2pd.d2 import Boxes, DatasetCatalog, Instances, MetadataCatalog
 from d2pd.data.annotations import read_kaist_json
 from d2pd.data.loader import build_test_loader, first_samples

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from d2pd.config import default_config
+from d2pd.config_keys import default_config
 from d2pd.d2 import maybe_add_gradient_clipping
 from d2pd.errors import ConfigError
 from d2pd.training.clipping import build_clipping

@@ -9,7 +9,7 @@ import pytest
 from hook_toys import FakeTrainer
 from validation_toys import Noisy
 
-from d2pd.config import default_config
+from d2pd.config_keys import default_config
 from d2pd.d2 import CfgNode, DatasetCatalog, MetadataCatalog
 from d2pd.data.loader import build_validation_loader
 from d2pd.errors import ConfigError

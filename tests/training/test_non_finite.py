@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from d2pd.config import default_config
+from d2pd.config_keys import default_config
 from d2pd.d2 import Boxes, EventStorage, Instances
 from d2pd.errors import UserError
 from d2pd.training.evidence import Evidence

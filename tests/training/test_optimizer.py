@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from d2pd.config import default_config
+from d2pd.config_keys import default_config
 from d2pd.d2 import maybe_add_gradient_clipping
 from d2pd.training.optimizer import build_optimizer
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from d2pd.config import default_config
+from d2pd.config_keys import default_config
 from d2pd.d2 import Boxes, EventStorage, Instances
 from d2pd.training.precision import Precision, build_precision
 

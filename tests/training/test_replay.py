@@ -8,7 +8,7 @@ import torch
 from step_toys import NAN, Asserting, Crowd, Toy, sample
 from torch import nn
 
-from d2pd.config import default_config
+from d2pd.config_keys import default_config
 from d2pd.d2 import EventStorage
 from d2pd.errors import ConfigError, MissingFileError, UserError, WeightsError
 from d2pd.training.evidence import Evidence

@@ -9,7 +9,8 @@ import cv2
 import pytest
 import torch
 
-from d2pd.config import default_config, train_parser
+from d2pd.config import train_parser
+from d2pd.config_keys import default_config
 from d2pd.d2 import TrainerBase
 from d2pd.errors import UserError
 from d2pd.training.interruption import Interruption

@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from d2pd.config import default_config
+from d2pd.config_keys import default_config
 from d2pd.config_words import flatten
 from d2pd.d2 import ENGINE, MetadataCatalog
 from d2pd.errors import WeightsError

@@ -10,7 +10,7 @@ import torch
 from step_toys import NAN, Toy, sample
 from torch import nn
 
-from d2pd.config import default_config
+from d2pd.config_keys import default_config
 from d2pd.d2 import EventStorage, TrainerBase
 from d2pd.errors import ConfigError
 from d2pd.training.clipping import clip_norms

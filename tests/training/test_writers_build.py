@@ -4,7 +4,7 @@ import sys
 import numpy as np
 import pytest
 
-from d2pd.config import default_config
+from d2pd.config_keys import default_config
 from d2pd.d2 import EventStorage
 from d2pd.training.writers.build import build_writers, run_facts
 

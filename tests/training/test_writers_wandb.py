@@ -6,7 +6,7 @@ import types
 import numpy as np
 import pytest
 
-from d2pd.config import default_config
+from d2pd.config_keys import default_config
 from d2pd.d2 import EventStorage
 from d2pd.errors import ConfigError, UserError
 from d2pd.training.writers.wandb import WandbWriter, check_wandb

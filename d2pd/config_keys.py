@@ -1,0 +1,179 @@
+"""Every configuration key of d2pd, once: default, unit, allowed values, and what has an effect.
+
+Detectron2's keys keep their names and meanings.
+"""
+
+from typing import Any
+
+from d2pd.d2 import CfgNode, get_cfg
+
+SEED = 42
+
+REGISTER_DEFAULTS: dict[str, Any] = {
+    "FORMAT": "",  # kaist | coco | csv | synthetic
+    "ANNOTATIONS": "",  # label file; relative paths start at the dataset root
+    "IMAGES": "",  # folder that the image names in the label file start from
+    "CLASSES": [],  # names in the order of their ids; empty: from the file (kaist: person)
+    "BOX_FORMAT": "xyxy",  # csv only: xyxy | xywh
+    "COLUMNS": [],  # csv only: column names in file order, where the file has no header
+    "IMAGE_LIST": "",  # kaist only: text file that selects and orders the images
+    "INCLUDE": [],  # kaist only: keep these videos alone, such as set00/V003
+    "EXCLUDE": [],  # kaist only: leave these videos out
+}
+"""Keys of one entry of ``DATASETS.REGISTER.<name>``."""
+
+ALLOWED_VALUES: dict[str, tuple[str, ...]] = {
+    "SOLVER.OPTIMIZER": ("SGD", "Adam", "AdamW"),
+    "SOLVER.LR_SCHEDULER_NAME": ("WarmupMultiStepLR", "WarmupCosineLR"),
+    "INPUT.MODALITY": ("visible", "lwir"),
+    "INPUT.FORMAT": ("BGR", "RGB"),
+    "INPUT.RANDOM_FLIP": ("horizontal", "vertical", "none"),
+    "INPUT.MIN_SIZE_TRAIN_SAMPLING": ("choice", "range"),
+    "DATALOADER.SAMPLER_TRAIN": ("TrainingSampler",),
+    "SOLVER.UNIT": ("iter", "epoch"),
+    "SOLVER.AMP.PRECISION": ("fp16", "bf16"),
+    "EARLY_STOPPING.MODE": ("auto", "min", "max"),
+    "BEST_CHECKPOINT.MODE": ("auto", "min", "max"),
+    "NON_FINITE.POLICY": ("abort", "skip"),
+}
+
+LOWEST_VALUES: dict[str, int] = {
+    "SOLVER.IMS_PER_BATCH": 1,
+    "SOLVER.MAX_ITER": 1,
+    "SOLVER.CHECKPOINT_PERIOD": 1,
+    "SOLVER.BASE_LR": 0,
+    "SOLVER.MOMENTUM": 0,
+    "SOLVER.WEIGHT_DECAY": 0,
+    "SOLVER.WARMUP_ITERS": 0,
+    "DATALOADER.NUM_WORKERS": 0,
+    "DATASETS.MIN_BOX_SIZE": 0,
+    "DATASETS.SYNTHETIC.NUM_TRAIN": 1,
+    "DATASETS.SYNTHETIC.NUM_TEST": 1,
+    "DATASETS.SYNTHETIC.SEED": 0,
+    "SOLVER.ACCUMULATE": 1,
+    "VALIDATION.PERIOD": -1,
+    "VALIDATION.MAX_IMAGES": 0,
+    "EARLY_STOPPING.PATIENCE": 0,
+    "EARLY_STOPPING.MIN_DELTA": 0,
+    "EARLY_STOPPING.WARMUP_ITERS": 0,
+    "CHECKPOINT.KEEP": 0,
+    "CHECKPOINT.MINUTES": 0,
+    "CHECKPOINT.STOP_AFTER_MINUTES": 0,
+    "NON_FINITE.BUDGET": 0,
+}
+
+HONOURED: dict[str, str] = {
+    "": "CUDNN_BENCHMARK DETERMINISTIC OUTPUT_DIR SEED VERSION",
+    "BEST_CHECKPOINT.": "METRIC MODE",
+    "CHECKPOINT.": "KEEP MINUTES MIRROR_DIR STOP_AFTER_MINUTES",
+    "DATALOADER.": "ASPECT_RATIO_GROUPING FILTER_EMPTY_ANNOTATIONS NUM_WORKERS SAMPLER_TRAIN",
+    "DATASETS.": "FINAL_TEST MIN_BOX_SIZE ROOT TEST TRAIN",
+    "DATASETS.SYNTHETIC.": "NUM_TEST NUM_TRAIN SEED",
+    "EARLY_STOPPING.": "DIVERGENCE_THRESHOLD METRIC MIN_DELTA MODE PATIENCE WARMUP_ITERS",
+    "INPUT.": "FORMAT MAX_SIZE_TEST MAX_SIZE_TRAIN MIN_SIZE_TEST MIN_SIZE_TRAIN "
+    "MIN_SIZE_TRAIN_SAMPLING MODALITY RANDOM_FLIP",
+    "INPUT.CROP.": "ENABLED SIZE TYPE",
+    "NON_FINITE.": "BUDGET POLICY",
+    "SOLVER.": "ACCUMULATE BASE_LR BASE_LR_END BIAS_LR_FACTOR CHECKPOINT_PERIOD GAMMA "
+    "IMS_PER_BATCH LR_SCHEDULER_NAME MAX_ITER MOMENTUM NESTEROV OPTIMIZER RESCALE_INTERVAL STEPS "
+    "UNIT WARMUP_FACTOR WARMUP_ITERS WARMUP_METHOD WEIGHT_DECAY WEIGHT_DECAY_BIAS "
+    "WEIGHT_DECAY_NORM",
+    "SOLVER.AMP.": "ENABLED PRECISION",
+    "SOLVER.CLIP_GRADIENTS.": "CLIP_TYPE CLIP_VALUE ENABLED NORM_TYPE",
+    "TEST.": "DETECTIONS_PER_IMAGE EVAL_PERIOD EXPECTED_RESULTS",
+    "VALIDATION.": "DATASET MAX_IMAGES PERIOD",
+    "WANDB.": "ENABLED NAME PROJECT",
+}
+"""Keys outside MODEL that have an effect; MODEL belongs to the engine, which checks its own.
+
+``DATALOADER.ASPECT_RATIO_GROUPING`` is accepted and has no effect: grouping would make the order
+of the samples depend on more than (seed, k).
+"""
+
+EASYDICT_KEYS: dict[str, str] = {
+    "gpu": "MODEL.DEVICE",
+    "output": "OUTPUT_DIR",
+    "max_iter": "SOLVER.MAX_ITER",
+    "learning_rate": "SOLVER.BASE_LR",
+    "ims_per_batch": "SOLVER.IMS_PER_BATCH",
+    "batch_size_per_image": "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE",
+    "num_classes": "MODEL.ROI_HEADS.NUM_CLASSES",
+    "eval_period": "TEST.EVAL_PERIOD",
+    "mask_on": "MODEL.MASK_ON",
+    "resume": "--resume",
+    "overwrite": "--overwrite",
+    "eval_only": "--eval-only",
+    "num_machines": "--num-machines",
+}
+"""Names of a notebook's ``EasyDict`` and the configuration key or command-line flag of each."""
+
+
+def add_d2pd_config(cfg: CfgNode) -> None:
+    """Add d2pd's keys and defaults to a Detectron2 configuration, in place.
+
+    Args:
+        cfg: What ``get_cfg()`` returned, of either engine.
+    """
+    cfg.SEED = SEED
+    cfg.MODEL.DEVICE = "auto"  # auto | cpu | cuda | cuda:N; auto takes a GPU where there is one
+    cfg.DATASETS.ROOT = ""  # empty: $D2PD_DATASETS, else the folder "datasets"
+    cfg.DATASETS.REGISTER = CfgNode(new_allowed=True)
+    cfg.DATASETS.FINAL_TEST = ()  # evaluated once, when training is over; never to choose by
+    cfg.DATASETS.MIN_BOX_SIZE = 1.0  # px; boxes narrower or lower than this are dropped
+    cfg.DATASETS.SYNTHETIC = CfgNode({"NUM_TRAIN": 400, "NUM_TEST": 60, "SEED": 0})
+    cfg.INPUT.MODALITY = "visible"
+    cfg.SOLVER.OPTIMIZER = "SGD"
+    cfg.SOLVER.UNIT = "iter"  # iter | epoch: of every length and period below
+    cfg.SOLVER.ACCUMULATE = 1  # parts that a batch is divided into, to save memory
+    cfg.SOLVER.AMP.PRECISION = "fp16"  # fp16 | bf16, where SOLVER.AMP.ENABLED
+    cfg.DETERMINISTIC = False  # on a GPU: the same bits each time, at a cost
+    _add_loop_config(cfg)
+
+
+def _add_loop_config(cfg: CfgNode) -> None:
+    """Add the keys of validation loss, early stopping, checkpoints and guards."""
+    cfg.VALIDATION = CfgNode(
+        {
+            "PERIOD": -1,  # iterations; -1: that of TEST.EVAL_PERIOD; 0: only after the last
+            "DATASET": "",  # empty: the first of DATASETS.TEST
+            "MAX_IMAGES": 0,  # evenly spread over the dataset; 0: all
+        }
+    )
+    cfg.EARLY_STOPPING = CfgNode(
+        {
+            "METRIC": "",  # any logged one, such as val/total_loss; empty: never stop early
+            "MODE": "auto",  # min | max | auto: from the name
+            "PATIENCE": 5,  # evaluations without a better value
+            "MIN_DELTA": 0.0,  # what a value must be better by, in the metric's unit
+            "WARMUP_ITERS": 0,  # evaluations before this iteration do not use up patience
+            "DIVERGENCE_THRESHOLD": None,  # stop at once at a value worse than this
+        }
+    )
+    cfg.BEST_CHECKPOINT = CfgNode(
+        {
+            "METRIC": (),  # empty: AP of the first of DATASETS.TEST, else val/total_loss
+            "MODE": "auto",
+        }
+    )
+    cfg.CHECKPOINT = CfgNode(
+        {
+            "KEEP": 3,  # newest numbered checkpoints to keep; 0: all
+            "MINUTES": 0,  # save also when this time has passed since the last; 0: never
+            "MIRROR_DIR": "",  # a second folder that gets a copy, such as a mounted Drive
+            "STOP_AFTER_MINUTES": 0,  # save and stop after this time; 0: no limit
+        }
+    )
+    cfg.NON_FINITE = CfgNode(
+        {
+            "POLICY": "abort",  # abort | skip: what a step that is not finite does to the run
+            "BUDGET": 10,  # skipped steps of a run, at most
+        }
+    )
+    cfg.WANDB = CfgNode({"ENABLED": False, "PROJECT": "d2pd", "NAME": ""})
+
+
+def default_config() -> CfgNode:
+    """Return Detectron2's defaults with d2pd's keys added."""
+    cfg = get_cfg()
+    add_d2pd_config(cfg)
+    return cfg
