@@ -18,7 +18,7 @@ from d2pd.errors import ConfigError, DeviceError, MissingFileError, UserError
 from d2pd.training.checkpoint_choice import Choice, choose_checkpoint
 from d2pd.training.decisions import build_best_model, build_early_stopping, validation_dataset
 from d2pd.training.mirror import check_mirror
-from d2pd.training.run_folder import held_run
+from d2pd.training.run_folder import held_run, is_of_run
 from d2pd.training.weights import WeightsFile, match_weights, read_weights, resolve_weights
 from d2pd.training.writers.wandb import check_wandb
 
@@ -56,6 +56,8 @@ def check_run(
         lambda: _check_model(cfg, None if resume else _starting_weights(cfg, eval_only)),
         lambda: _check_output(cfg, resume or eval_only or overwrite),
     ]
+    if overwrite:
+        checks.append(lambda: _check_overwrite(cfg, resume, eval_only))
     if resume:
         checks.append(lambda: found.append(_choose(cfg, eval_only)))
     if not eval_only:
@@ -236,6 +238,22 @@ def _check_scratch(cfg: CfgNode) -> None:
         raise ConfigError(
             "MODEL.WEIGHTS is empty, and frozen layers would keep their random values: set "
             f"{' and '.join(cures)}, as the *_scratch.yaml configs do, or give MODEL.WEIGHTS"
+        )
+
+
+def _check_overwrite(cfg: CfgNode, resume: bool, eval_only: bool) -> None:
+    """See that nothing is deleted that the run itself needs."""
+    for is_given, flag in ((resume, "--resume"), (eval_only, "--eval-only")):
+        if is_given:
+            raise ConfigError(
+                f"{flag} and --overwrite contradict each other: it needs what --overwrite deletes; "
+                "leave one of them out"
+            )
+    path = cfg.MODEL.WEIGHTS
+    if path and is_of_run(path, cfg.OUTPUT_DIR, cfg.CHECKPOINT.MIRROR_DIR):
+        raise ConfigError(
+            f"--overwrite would delete MODEL.WEIGHTS {path}: move the file elsewhere first, or "
+            "choose another OUTPUT_DIR"
         )
 
 

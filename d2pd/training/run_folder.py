@@ -35,6 +35,16 @@ def held_run(folder: str | Path) -> str | None:
     return None
 
 
+def is_of_run(path: str | Path, folder: str | Path, mirror: str | Path = "") -> bool:
+    """Tell whether a file is one that ``remove_run`` deletes."""
+    places = [Path(place) for place in (folder, mirror) if str(place)]
+    return any(
+        Path(path).resolve().is_relative_to(match.resolve())
+        for place in places
+        for match in _matches(place, LEFTOVERS)
+    )
+
+
 def remove_run(folder: str | Path, mirror: str | Path = "") -> None:
     """Delete what a run has written into its folder and mirror, and nothing else there.
 

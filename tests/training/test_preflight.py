@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from d2pd.config import load_config
-from d2pd.d2 import ENGINE
+from d2pd.d2 import ENGINE, build_model
 from d2pd.data.registration import register_from_config
 from d2pd.errors import DeviceError
 from d2pd.training import preflight
@@ -110,6 +110,27 @@ def test_frozen_random_layers_are_refused_with_the_keys_to_change(make_cfg, opts
     head, lines = problems_of(make_cfg(*opts))
     assert head == "one thing is in the way of this run:"
     assert cure in lines[0]
+
+
+@pytest.mark.parametrize(("flag", "word"), [("resume", "--resume"), ("eval_only", "--eval-only")])
+def test_what_is_gone_on_from_or_evaluated_is_not_deleted(make_cfg, flag, word):
+    _, lines = problems_of(make_cfg(), overwrite=True, **{flag: True})
+    assert any(f"{word} and --overwrite contradict each other" in line for line in lines)
+
+
+@pytest.mark.parametrize("place", ["output", "mirror"])
+def test_weights_that_a_run_starts_from_are_not_deleted(make_cfg, tmp_path, place):
+    cfg = make_cfg("CHECKPOINT.MIRROR_DIR", str(tmp_path / "mirror"))
+    path = tmp_path / place / "model_best.pth"
+    path.parent.mkdir()
+    torch.save({"model": build_model(cfg).state_dict()}, path)
+    cfg.MODEL.WEIGHTS = str(path)
+    _, lines = problems_of(cfg, overwrite=True)
+    assert len(lines) == 1
+    assert f"--overwrite would delete MODEL.WEIGHTS {path}" in lines[0]
+    moved = path.rename(tmp_path / "best.pth")
+    cfg.MODEL.WEIGHTS = str(moved)
+    check_run(cfg, overwrite=True)
 
 
 def test_folder_that_holds_a_run_is_taken_only_to_resume_evaluate_or_overwrite(make_cfg, tmp_path):
