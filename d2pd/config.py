@@ -5,6 +5,7 @@ Config stops at the builders: the code below them takes plain arguments.
 
 import argparse
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,8 @@ def check_config(cfg: CfgNode) -> None:
     for key, least in LOWEST_VALUES.items():
         if not lookup(cfg, key) >= least:
             raise ConfigError(f"{key} is {lookup(cfg, key)}; it must be at least {least}")
+        if not math.isfinite(lookup(cfg, key)):
+            raise ConfigError(f"{key} is {lookup(cfg, key)}; it must be finite")
     _check_expected_results(cfg.TEST.EXPECTED_RESULTS)
     solver = cfg.SOLVER
     if solver.LR_SCHEDULER_NAME == "WarmupCosineLR" and solver.WARMUP_ITERS >= solver.MAX_ITER:

@@ -1,6 +1,7 @@
 """Builds, from the configuration, what measures the validation loss and what decides by metrics."""
 
 import logging
+import math
 import re
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -85,7 +86,8 @@ def build_early_stopping(cfg: CfgNode) -> EarlyStopping | None:
     if not name:
         return None
     threshold = settings.DIVERGENCE_THRESHOLD
-    if threshold is not None and not isinstance(threshold, int | float):
+    is_number = isinstance(threshold, int | float) and not isinstance(threshold, bool)
+    if threshold is not None and not (is_number and math.isfinite(threshold)):
         raise ConfigError(
             f"EARLY_STOPPING.DIVERGENCE_THRESHOLD is {threshold!r}; allowed: a number or None"
         )

@@ -130,6 +130,14 @@ def test_mode_can_be_set(cfg, tmp_path):
             {"METRIC": "bbox/AP", "DIVERGENCE_THRESHOLD": "high"},
             r"DIVERGENCE_THRESHOLD is 'high'; allowed: a number or None",
         ),
+        (
+            {"METRIC": "bbox/AP", "DIVERGENCE_THRESHOLD": True},
+            r"DIVERGENCE_THRESHOLD is True; allowed: a number or None",
+        ),
+        (
+            {"METRIC": "bbox/AP", "DIVERGENCE_THRESHOLD": float("nan")},
+            r"DIVERGENCE_THRESHOLD is nan; allowed: a number or None",
+        ),
     ],
 )
 def test_settings_that_cannot_be_used_name_the_key(cfg, settings, message):
