@@ -1,0 +1,90 @@
+"""What the validation loss costs beside detection, on the same images.
+
+Validation loss and detection are two passes over the model, and each reads the pictures.
+"""
+
+import argparse
+
+import torch
+from drawn import drawn_config, make_parser
+from measuring import Samples, Turn, compare, time_in_turn, wait_for
+from report import OtherWork, report
+
+from d2pd.d2 import CfgNode, build_model
+from d2pd.data.loader import build_test_loader, build_validation_loader
+from d2pd.training.checkpoint import Checkpointer
+from d2pd.training.validation import validation_losses
+
+LOSS, DETECTION = "validation loss", "detection"
+READ_LOSS, READ_DETECTION = "reading for the loss", "reading for detection"
+BOTH, BOTH_READ, DETECTION_READ = "both", "both, with reading", "detection, with reading"
+PAIRS = [(LOSS, DETECTION), (BOTH, DETECTION), (BOTH_READ, DETECTION_READ)]
+
+
+def main() -> None:
+    parser = make_parser(__doc__, repetitions=15, images=20)
+    parser.add_argument("--weights", default="", help="checkpoint; random weights without one")
+    args = parser.parse_args()
+    with drawn_config(args) as cfg:
+        torch.manual_seed(cfg.SEED)
+        model = build_model(cfg).train()
+        Checkpointer(model).load(args.weights)
+        other_work, wait = OtherWork(), wait_for(cfg.MODEL.DEVICE)
+        variants = build_variants(cfg, model)
+        seconds = time_in_turn(variants, args.repetitions, warmup=1, settle=wait, finish=wait)
+        per_image = add_up(
+            {name: [s / args.images for s in found] for name, found in seconds.items()}
+        )
+        report(
+            args,
+            cfg,
+            data=describe(args, cfg),
+            rows=compare(per_image, PAIRS, "s"),
+            samples={"seconds per image": per_image},
+            other_work=other_work,
+        )
+
+
+def build_variants(cfg: CfgNode, model: torch.nn.Module) -> dict[str, Turn]:
+    """Return what goes once over all images; the passes find them in memory."""
+    name = cfg.DATASETS.TEST[0]
+    for_loss, for_detection = build_validation_loader(cfg, name), build_test_loader(cfg, name)
+    with_targets, without = list(for_loss), list(for_detection)
+
+    def detect(_: int) -> None:
+        model.eval()
+        with torch.no_grad():
+            for batch in without:
+                model(batch)
+        model.train()
+
+    return {
+        LOSS: lambda _: validation_losses(model, with_targets, seed=cfg.SEED),
+        DETECTION: detect,
+        READ_LOSS: lambda _: list(for_loss),
+        READ_DETECTION: lambda _: list(for_detection),
+    }
+
+
+def add_up(seconds: Samples) -> Samples:
+    """Add what an evaluation with and without the validation loss consists of."""
+
+    def total(*names: str) -> list[float]:
+        return [sum(parts) for parts in zip(*(seconds[name] for name in names), strict=True)]
+
+    return seconds | {
+        BOTH: total(LOSS, DETECTION),
+        BOTH_READ: total(LOSS, READ_LOSS, DETECTION, READ_DETECTION),
+        DETECTION_READ: total(DETECTION, READ_DETECTION),
+    }
+
+
+def describe(args: argparse.Namespace, cfg: CfgNode) -> str:
+    sample = next(iter(build_test_loader(cfg, cfg.DATASETS.TEST[0])))[0]
+    size = " x ".join(str(n) for n in sample["image"].shape[1:])
+    weights = f"weights of {args.weights}" if args.weights else "random weights"
+    return f"{args.images} drawn pictures of {size}, {weights}"
+
+
+if __name__ == "__main__":
+    main()
