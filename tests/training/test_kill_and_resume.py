@@ -7,16 +7,13 @@ import random
 import signal
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
+from run_toys import QUICK, assert_equal, assert_same_files, rows
 
 from d2pd.config import train_parser
 
-ROOT = Path(__file__).resolve().parents[2]
-QUICK = str(ROOT / "configs/quick/faster_rcnn_synthetic.yaml")
-CLOCKS = {"time", "data_time", "eta_seconds"}
 LAST = 19
 
 BASE = [
@@ -77,39 +74,8 @@ def train_with_kills(output, opts, seed, most_kills):
     return most_kills
 
 
-def rows(output):
-    lines = (output / "metrics.json").read_text().splitlines()
-    found = [json.loads(line) for line in lines]
-    return [{key: value for key, value in row.items() if key not in CLOCKS} for row in found]
-
-
-def assert_equal(ours, theirs, where):
-    """Compare trees of plain data to the bit; NaN equals NaN."""
-    assert type(ours) is type(theirs), where
-    if isinstance(ours, dict):
-        assert list(ours) == list(theirs), where
-        for key in ours:
-            if key not in CLOCKS:
-                assert_equal(ours[key], theirs[key], f"{where}.{key}")
-    elif isinstance(ours, list | tuple):
-        assert len(ours) == len(theirs), where
-        for index, (one, other) in enumerate(zip(ours, theirs, strict=True)):
-            assert_equal(one, other, f"{where}[{index}]")
-    elif isinstance(ours, torch.Tensor):
-        assert torch.equal(ours, theirs), where
-    elif ours != ours:
-        assert theirs != theirs, where
-    else:
-        assert ours == theirs, where
-
-
 def assert_same_run(one, other):
-    for name in ("model_final.pth", "model_best.pth", "model_best_bbox_AP.pth"):
-        ours, theirs = (torch.load(d / name, weights_only=True) for d in (one, other))
-        # Of the identity of a run, the folder alone may differ.
-        ours.pop("run", None), theirs.pop("run", None)
-        ours.pop("config", None), theirs.pop("config", None)
-        assert_equal(ours, theirs, name)
+    assert_same_files(one, other, "model_final.pth", "model_best.pth", "model_best_bbox_AP.pth")
     assert_equal(rows(one), rows(other), "metrics.json")
     results = [json.loads((d / "results.json").read_text()) for d in (one, other)]
     assert results[0] == results[1]
