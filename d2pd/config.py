@@ -145,6 +145,11 @@ def check_config(cfg: CfgNode) -> None:
         if not math.isfinite(lookup(cfg, key)):
             raise ConfigError(f"{key} is {lookup(cfg, key)}; it must be finite")
     _check_expected_results(cfg.TEST.EXPECTED_RESULTS)
+    for name in cfg.BEST_CHECKPOINT.METRIC:
+        if not isinstance(name, str) or not name:
+            raise ConfigError(
+                f"BEST_CHECKPOINT.METRIC names {name!r}, which is no metric, such as 'bbox/AP50'"
+            )
     solver = cfg.SOLVER
     if solver.LR_SCHEDULER_NAME == "WarmupCosineLR" and solver.WARMUP_ITERS >= solver.MAX_ITER:
         raise ConfigError(

@@ -118,6 +118,8 @@ def write(path: Path, text: str) -> Path:
         ("SOLVER: {MAX_ITER: 0}\n", "SOLVER.MAX_ITER is 0; it must be at least 1"),
         ("SOLVER: {BASE_LR: -1.0}\n", "SOLVER.BASE_LR is -1.0; it must be at least 0"),
         ("SOLVER: {BASE_LR: .nan}\n", "SOLVER.BASE_LR is nan; it must be at least 0"),
+        ("BEST_CHECKPOINT: {METRIC: [bbox/AP, 50]}\n", "METRIC names 50, which is no metric"),
+        ("BEST_CHECKPOINT: {METRIC: ['']}\n", "METRIC names '', which is no metric"),
         ("SOLVER: {BASE_LR: .inf}\n", "SOLVER.BASE_LR is inf; it must be finite"),
         ("EARLY_STOPPING: {MIN_DELTA: .inf}\n", "MIN_DELTA is inf; it must be finite"),
         ("DATALOADER: {NUM_WORKERS: -1}\n", "DATALOADER.NUM_WORKERS is -1; it must be at least 0"),

@@ -55,7 +55,7 @@ class Matcher:
             the lowest label where G is 0.
 
         Raises:
-            ValueError: If a quality is negative or NaN.
+            FloatingPointError: If a quality is negative or NaN: a box is not finite.
         """
         if match_quality_matrix.numel() == 0:
             matches = match_quality_matrix.new_zeros(
@@ -63,7 +63,7 @@ class Matcher:
             )
             return matches, matches.new_full(matches.shape, self.labels[0], dtype=torch.int8)
         if not (match_quality_matrix >= 0).all():
-            raise ValueError("Match qualities must be at least 0 and not NaN.")
+            raise FloatingPointError("overlaps of boxes are not numbers of at least 0")
         best, matches = match_quality_matrix.max(dim=0)
         match_labels = torch.ones_like(matches, dtype=torch.int8)
         for label, (low, high) in zip(self.labels, pairwise(self.thresholds), strict=True):

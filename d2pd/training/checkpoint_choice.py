@@ -24,7 +24,7 @@ from d2pd.training.training_state import iteration_of, read_training
 
 logger = logging.getLogger(__name__)
 
-RESTORED = ("metrics.json", "results.json", "wandb_id")
+RESTORED = ("metrics.json", "results.json", "run.log", "wandb_id")
 """What a run goes on writing or reading; it comes back from the mirror where it is gone."""
 
 

@@ -22,11 +22,17 @@ def build_clipping(cfg: CfgNode) -> Clip:
             CLIP_VALUE).
 
     Raises:
-        ConfigError: If CLIP_TYPE is another word.
+        ConfigError: If CLIP_TYPE is another word, or a number is not above 0: a limit below it
+            would turn gradients round.
     """
     clipping = cfg.SOLVER.CLIP_GRADIENTS
     if not clipping.ENABLED:
         return leave_as_they_are
+    for key in ("CLIP_VALUE", "NORM_TYPE"):
+        if not clipping[key] > 0:
+            raise ConfigError(
+                f"SOLVER.CLIP_GRADIENTS.{key} is {clipping[key]:g}; it must be above 0"
+            )
     if clipping.CLIP_TYPE == "value":
         return clip_values(clipping.CLIP_VALUE)
     if clipping.CLIP_TYPE == "norm":

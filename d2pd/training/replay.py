@@ -208,9 +208,11 @@ def _read(path: Path) -> dict[str, Any]:
         raise MissingFileError(f"no file {path}; steps are in OUTPUT_DIR/non_finite/*.pt")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged zip and a refused pickle have many types
-        reason = " ".join(str(error).split())[:160]
-        raise WeightsError(f"{path} cannot be read as a recorded step: {reason}") from None
+    except Exception:  # a damaged zip and a refused pickle have many types
+        raise WeightsError(
+            f"{path} cannot be read as a recorded step: it is damaged or another file, or asks for "
+            "code; nothing of it was run"
+        ) from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise WeightsError(f"{path} is not a recorded step (of OUTPUT_DIR/non_finite/*.pt)")
     return content

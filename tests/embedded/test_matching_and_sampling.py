@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from d2pd.embedded.matcher import Matcher
 from d2pd.embedded.sampling import subsample_labels
 from d2pd.errors import ConfigError
+from d2pd.training.culprit import MODEL_CHECKS
 
 labels_of_anchors = st.lists(st.sampled_from([-1, 0, 1]), min_size=0, max_size=60)
 
@@ -61,7 +62,7 @@ def test_without_ground_truth_all_is_background():
 
 def test_negative_or_nan_quality_is_refused():
     for bad in (-0.1, float("nan")):
-        with pytest.raises(ValueError, match="at least 0"):
+        with pytest.raises(MODEL_CHECKS, match="at least 0"):
             Matcher([0.5], [0, 1])(torch.tensor([[bad, 0.5]]))
 
 

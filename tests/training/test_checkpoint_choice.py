@@ -238,6 +238,7 @@ def test_restoring_brings_the_checkpoint_and_what_is_gone(tmp_path):
     Run(mirror).train(1).save_best("model_best_a")
     Run(mirror).train(2).save_best("model_best_b")
     (mirror / "metrics.json").write_text("rows")
+    (mirror / "run.log").write_text("lines")  # the mirror's will be replaced by what grows here
     (mirror / "curves.png").write_text("picture")
     restored = restore(choose_checkpoint(out, mirror), out)
     assert restored == out / "model_0000019.pth"
@@ -245,7 +246,7 @@ def test_restoring_brings_the_checkpoint_and_what_is_gone(tmp_path):
     check_archive(restored)
     assert sorted(os.listdir(out)) == [
         *("last_checkpoint", "metrics.json", "model_0000019.pth"),
-        *("model_best_a.pth", "model_best_b.pth"),
+        *("model_best_a.pth", "model_best_b.pth", "run.log"),
     ]
     assert (out / "last_checkpoint").read_text() == "model_0000019.pth"
 

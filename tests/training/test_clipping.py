@@ -81,3 +81,11 @@ def test_nothing_is_clipped_unless_asked_for():
 def test_unknown_kind_names_the_key_and_the_allowed_words():
     with pytest.raises(ConfigError, match=r"CLIP_TYPE is 'size'; allowed: value, norm"):
         build_clipping(config("size", 1.0))
+
+
+@pytest.mark.parametrize("limit", [-1.0, 0.0, float("nan")])
+def test_limit_that_is_not_above_zero_is_refused(limit):
+    with pytest.raises(ConfigError, match=r"CLIP_VALUE is .*; it must be above 0"):
+        build_clipping(config("value", limit))
+    with pytest.raises(ConfigError, match=r"NORM_TYPE is .*; it must be above 0"):
+        build_clipping(config("norm", 1.0, order=limit))
