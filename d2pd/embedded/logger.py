@@ -17,7 +17,8 @@ class _TerminalHandler(logging.StreamHandler):
         super().__init__(sys.stdout)
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.setStream(sys.stdout)
+        # Not by setStream, which flushes the one before: that may be closed by now.
+        self.stream = sys.stdout
         super().emit(record)
 
 
