@@ -43,14 +43,15 @@ def draw_curves(
         metrics_json: One JSON object a line, with ``iteration``, as the trainer writes it.
         path: PNG file to write; its folder is made.
         latest: For a run in progress, what it has not written yet: metric -> value and iteration.
-            The file may then be absent.
+            The file may then be absent or, after a resume, empty.
         stopped: Iteration and reason of a stop that the file does not hold yet.
 
     Raises:
         MissingFileError: If there is no such file.
         AnnotationError: If it holds no row with an iteration.
     """
-    is_there = latest is None or Path(metrics_json).is_file()
+    file = Path(metrics_json)
+    is_there = latest is None or (file.is_file() and file.stat().st_size > 0)
     series = add_latest(read_metrics(metrics_json) if is_there else {}, latest or {})
     stopped = stopped or (read_stop(metrics_json) if is_there else None)
     best = best_points(series)

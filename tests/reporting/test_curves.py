@@ -148,6 +148,12 @@ def test_run_in_progress_shows_what_it_has_not_written_yet(drawn, tmp_path):
         draw_curves(tmp_path / "none.json", tmp_path / "c.png")
 
 
+def test_file_that_a_resume_has_emptied_does_not_keep_the_run_from_its_curves(tmp_path):
+    (tmp_path / "metrics.json").touch()
+    draw_curves(tmp_path / "metrics.json", tmp_path / "c.png", latest={"lr": (0.1, 4)})
+    assert (tmp_path / "c.png").stat().st_size > 0
+
+
 def test_run_of_one_row_shows_its_points(drawn):
     assert lines(drawn([row(9)]).axes[0])["total_loss"].get_marker() == "o"
     assert lines(drawn([row(9), row(19)]).axes[0])["total_loss"].get_marker() == "None"
