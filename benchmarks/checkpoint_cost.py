@@ -48,7 +48,7 @@ def main() -> None:
 
 def measure(args: argparse.Namespace, cfg: CfgNode, turns: dict[str, Turn], folder: Path) -> None:
     other_work = OtherWork()
-    seconds = time_in_turn(turns, args.repetitions, warmup=1, settle=os.sync)
+    seconds = time_in_turn(turns, args.repetitions, clock=args.clock, warmup=1, settle=os.sync)
     peaks = peaks_in_turn(args, list(dict.fromkeys(name for pair in PEAK_PAIRS for name in pair)))
     size = (folder / "plain.pth").stat().st_size
     report(

@@ -8,6 +8,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from measuring import CLOCKS
+
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # d2pd need not be installed
 
 from d2pd.config import load_config
@@ -25,6 +27,7 @@ def make_parser(
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--config-file", default=QUICK, help="gives model and input size")
     parser.add_argument("--repetitions", type=int, default=repetitions)
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu: on a busy machine")
     parser.add_argument("--images", type=int, default=images, help="drawn pictures to work on")
     parser.add_argument("--data", help="draw into this folder and leave it; else a temporary one")
     parser.add_argument("--json", help="also write everything measured to this file")

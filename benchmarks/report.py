@@ -54,7 +54,7 @@ def report(
     other_work: OtherWork,
 ) -> None:
     """Print what was measured as Markdown and write it, with every sample, to ``--json``."""
-    facts = _facts(cfg, data) | {"other work meanwhile": str(other_work)}
+    facts = _facts(cfg, data) | {"clock": args.clock, "other work meanwhile": str(other_work)}
     print("\n".join(f"- {name}: {value}" for name, value in facts.items()))
     print("\n| variant | against | median | of the other | ratio | middle half |")
     print("|---|---|---|---|---|---|")

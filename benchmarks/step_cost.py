@@ -70,7 +70,7 @@ def measure(args: argparse.Namespace, cfg: CfgNode, batches: list[Any]) -> None:
     other_work, wait = OtherWork(), wait_for(cfg.MODEL.DEVICE)
     variants = {name: build_variant(cfg, name, batches) for name in (BARE, *OPTIONS)}
     variants |= build_parts(cfg, batches)
-    seconds = time_in_turn(variants, args.repetitions, settle=wait, finish=wait)
+    seconds = time_in_turn(variants, args.repetitions, clock=args.clock, settle=wait, finish=wait)
     peaks = peaks_in_turn(args, list(dict.fromkeys(name for pair in PEAK_PAIRS for name in pair)))
     size = " x ".join(str(n) for n in batches[0][0]["image"].shape[1:])
     report(

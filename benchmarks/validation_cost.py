@@ -31,10 +31,9 @@ def main() -> None:
         Checkpointer(model).load(args.weights)
         other_work, wait = OtherWork(), wait_for(cfg.MODEL.DEVICE)
         variants = build_variants(cfg, model)
-        seconds = time_in_turn(variants, args.repetitions, warmup=1, settle=wait, finish=wait)
-        per_image = add_up(
-            {name: [s / args.images for s in found] for name, found in seconds.items()}
-        )
+        turns = {"clock": args.clock, "settle": wait, "finish": wait}
+        seconds = time_in_turn(variants, args.repetitions, warmup=1, **turns)
+        per_image = add_up({name: [s / args.images for s in seconds[name]] for name in seconds})
         report(
             args,
             cfg,
