@@ -113,6 +113,11 @@ class Loop(DefaultTrainer):
                 raise StopTraining
 
     @property
+    def is_last_iter(self) -> bool:
+        """Whether training ends after this iteration, by its length or by a decision."""
+        return self.iter + 1 >= self.max_iter or self.stop_reason is not None
+
+    @property
     def last_iter(self) -> int:
         """The last iteration that was trained."""
         return min(self.iter, self.max_iter - 1)

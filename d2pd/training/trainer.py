@@ -27,7 +27,7 @@ from d2pd.training.decisions import (
     build_validation_loss,
     validation_period,
 )
-from d2pd.training.hooks.checkpoints import SaveBeforeEvaluation, SaveProgress
+from d2pd.training.hooks.checkpoints import SaveBeforeEvaluation, SaveFinal, SaveProgress
 from d2pd.training.hooks.evaluation import Evaluation
 from d2pd.training.hooks.pictures import Pictures
 from d2pd.training.hooks.progress_bar import ProgressBar
@@ -43,7 +43,14 @@ from d2pd.training.writers.build import RunWriters, build_writers
 
 logger = logging.getLogger(__name__)
 
-ON_MAIN_PROCESS = (SaveBeforeEvaluation, SaveProgress, Pictures, ProgressBar, WriteRows)
+ON_MAIN_PROCESS = (
+    SaveBeforeEvaluation,
+    SaveProgress,
+    Pictures,
+    ProgressBar,
+    WriteRows,
+    SaveFinal,
+)
 
 
 class Trainer(Loop):
@@ -102,8 +109,10 @@ class Trainer(Loop):
             SaveProgress(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD, cfg.CHECKPOINT.MINUTES),
             Pictures(cfg.OUTPUT_DIR, lambda: draw_found(cfg, cfg.DATASETS.TEST)),
             ProgressBar(),
-            # Last, so that what the others have logged is written in the same iteration.
+            # After all that log, so that it is written in the same iteration.
             WriteRows(self._open_files),
+            # Last: a run whose final model is there is over.
+            SaveFinal(self.checkpointer),
         ]
         self.deciding_hooks = _of_this_process(deciding)
         return [*_of_this_process(steady), *self.deciding_hooks]

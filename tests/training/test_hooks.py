@@ -8,7 +8,7 @@ import pytest
 
 from d2pd.d2 import EventStorage
 from d2pd.errors import UserError
-from d2pd.training.hooks.checkpoints import SaveBeforeEvaluation, SaveProgress
+from d2pd.training.hooks.checkpoints import SaveBeforeEvaluation, SaveFinal, SaveProgress
 from d2pd.training.hooks.evaluation import Evaluation, flatten
 from d2pd.training.hooks.scalar_history import WINDOW, ScalarHistory
 from d2pd.training.hooks.write_rows import WriteRows
@@ -29,8 +29,14 @@ class Recorder:
         self.calls.append((iteration, "final"))
 
 
+class FakeTrainer(SimpleNamespace):
+    @property
+    def is_last_iter(self):
+        return self.iter + 1 >= self.max_iter or self.stop_reason is not None
+
+
 def trainer(max_iter=6, eval_period=0, storage=None):
-    found = SimpleNamespace(
+    found = FakeTrainer(
         iter=0,
         start_iter=0,
         max_iter=max_iter,
@@ -92,23 +98,24 @@ def test_evaluation_asked_for_twice_in_an_iteration_runs_once():
 
 def test_checkpoints_by_period_before_and_after_an_evaluation_and_at_the_end():
     recorder = Recorder()
-    hooks = [SaveBeforeEvaluation(recorder), SaveProgress(recorder, 2, 0)]
+    hooks = [SaveBeforeEvaluation(recorder), SaveProgress(recorder, 2, 0), SaveFinal(recorder)]
     run_hooks(trainer(max_iter=6, eval_period=3), hooks, range(6))
     assert recorder.calls == [
         (1, "decided"),
         (2, "pending"), (2, "decided"),
         (3, "decided"),
-        (5, "pending"), (5, "decided"), (5, "final"),
+        (5, "pending"), (5, "final"),
     ]  # fmt: skip
 
 
 def test_stop_and_request_save_where_no_period_would():
-    for name, final in (("stop_reason", True), ("stop_request", False)):
+    for name, saved in (("stop_reason", "final"), ("stop_request", "decided")):
         recorder = Recorder()
         found = trainer(max_iter=100)
         setattr(found, name, "now")
-        run_hooks(found, [SaveBeforeEvaluation(recorder), SaveProgress(recorder, 50, 0)], [7])
-        assert recorder.calls == [(7, "decided"), *([(7, "final")] if final else [])]
+        hooks = [SaveBeforeEvaluation(recorder), SaveProgress(recorder, 50, 0), SaveFinal(recorder)]
+        run_hooks(found, hooks, [7])
+        assert recorder.calls == [(7, saved)]
 
 
 def test_minutes_save_too_and_count_from_the_last_checkpoint(monkeypatch):

@@ -160,9 +160,9 @@ def test_a_mirror_that_vanishes_is_a_warning_a_save_and_nothing_is_lost(
     lines = log_of(output).splitlines()
     saves = lines[next(n for n, line in enumerate(lines) if "model_0000005.pth" in line) :]
     warned = [line for line in saves if "is not up to date (there is no such folder)" in line]
-    # After 5, before and after the evaluation of 7, with the best model if any; then the results.
+    # After 5, before the evaluation of 7, the best model if it is, the final one; then the results.
     best_at = read(output / "model_best.pth")["iteration"]
-    assert len(warned) == 1 + 2 + 1 + (best_at == 7) + 1
+    assert len(warned) == 1 + 1 + (best_at == 7) + 1 + 1
     assert not mirror.exists()
 
 

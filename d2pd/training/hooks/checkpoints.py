@@ -1,4 +1,4 @@
-"""When checkpoints are written: before an evaluation, and again when its decisions are made."""
+"""When checkpoints are written: before an evaluation, when its decisions are made, at the end."""
 
 import time
 
@@ -22,7 +22,10 @@ class SaveBeforeEvaluation(HookBase):
 
 
 class SaveProgress(HookBase):
-    """Saves by iterations, by minutes, after an evaluation, and when training ends or stops."""
+    """Saves by iterations, by minutes, after an evaluation and at a stop from outside.
+
+    What the last iteration leaves is ``SaveFinal``'s.
+    """
 
     def __init__(self, checkpointer: Checkpointer, period: int, minutes: float) -> None:
         """Set up.
@@ -42,16 +45,31 @@ class SaveProgress(HookBase):
         self._saved_at = time.monotonic()
 
     def after_step(self) -> None:
-        """Save when it is time; at the end under the name of the final model too."""
+        """Save when it is time."""
         trainer = self.trainer
-        is_last = trainer.iter + 1 >= trainer.max_iter or trainer.stop_reason is not None
-        if is_last or trainer.is_evaluation_due() or trainer.stop_request or self._is_time():
+        if trainer.is_last_iter:
+            return
+        if trainer.is_evaluation_due() or trainer.stop_request or self._is_time():
             self._checkpointer.save_iteration(trainer.iter, pending=False)
             self._saved_at = time.monotonic()
-        if is_last:
-            self._checkpointer.save_final(trainer.iter)
 
     def _is_time(self) -> bool:
         if (self.trainer.iter + 1) % self._period == 0:
             return True
         return self._minutes > 0 and time.monotonic() - self._saved_at >= 60 * self._minutes
+
+
+class SaveFinal(HookBase):
+    """Saves the final model once the last row is written.
+
+    A run with a final model is over: nothing would write that row any more. A kill before it leaves
+    the last iteration's evaluation pending, or an earlier checkpoint.
+    """
+
+    def __init__(self, checkpointer: Checkpointer) -> None:
+        self._checkpointer = checkpointer
+
+    def after_step(self) -> None:
+        """Save after the last iteration."""
+        if self.trainer.is_last_iter:
+            self._checkpointer.save_final(self.trainer.iter)

@@ -1,0 +1,47 @@
+"""A run killed in its last moments is finished by a resume."""
+
+import pytest
+from run_toys import THIN, Killed, assert_same_run, run_main
+
+from d2pd.training.checkpoint import Checkpointer
+from d2pd.training.hooks.pictures import Pictures
+from d2pd.training.hooks.write_rows import WriteRows
+
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
+
+@pytest.fixture(scope="module")
+def opts(quick_opts):
+    return [*quick_opts, *THIN, "SOLVER.MAX_ITER", "4", "TEST.EVAL_PERIOD", "2"]
+
+
+@pytest.fixture(scope="module")
+def whole(opts, tmp_path_factory, without_pictures):
+    output = tmp_path_factory.mktemp("whole") / "run"
+    run_main(output, opts)
+    return output
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [(Pictures, "after_step"), (WriteRows, "after_step"), (Checkpointer, "save_final")],
+)
+def test_killed_behind_the_last_decisions_it_still_gets_its_row_and_its_final_model(
+    place, name, opts, whole, tmp_path, monkeypatch
+):
+    output = tmp_path / "run"
+    own = getattr(place, name)
+
+    def kill(self, *args):
+        if args == (3,) or self.trainer.iter == 3:
+            raise Killed
+        own(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(place, name, kill)
+        patch.setattr(WriteRows, "after_train", lambda _: None)  # a SIGKILL runs nothing
+        with pytest.raises(Killed):
+            run_main(output, opts)
+    assert not (output / "model_final.pth").exists()
+    run_main(output, opts, "--resume")
+    assert_same_run(output, whole)
