@@ -52,6 +52,14 @@ def test_divergence_is_named(tmp_path):
     ]
 
 
+def test_patience_used_up_by_the_last_iteration_is_no_early_stop(tmp_path):
+    trainer = FakeTrainer(tmp_path, max_iter=8)
+    hook = make_hook()
+    trainer.run([hook], rows_of([5.0, 0.412, 0.5, 0.6]))
+    assert (trainer.reasons, trainer.logged(LEFT)[-1]) == ([], (0, 7))
+    assert "for 2 evaluations; EARLY_STOPPING.PATIENCE 4 trains on" in hook.still_stopped()
+
+
 def test_nan_uses_up_patience_and_the_loop_goes_on_from_it(tmp_path):
     trainer = FakeTrainer(tmp_path)
     trainer.run([make_hook()], rows_of([5.0, math.nan, 4.0, math.nan]))

@@ -46,7 +46,8 @@ class EarlyStopping(HookBase):
             smoothing_hint=False,
             cur_iter=trainer.iter,
         )
-        if stop is not None:
+        # After the last iteration there is nothing left to stop.
+        if stop is not None and trainer.iter + 1 < trainer.max_iter:
             trainer.stop(f"{self._metric.name} {stop.reason}")
 
     def still_stopped(self) -> str | None:
