@@ -60,6 +60,12 @@ def build_validation_loss(
     dataset_name = validation_dataset(cfg)
     if not dataset_name:
         return None
+    if dataset_name in cfg.DATASETS.TRAIN:
+        logger.warning(
+            "the validation loss is of %s, which is trained on: it cannot show overfitting; name "
+            "images that are not in VALIDATION.DATASET",
+            dataset_name,
+        )
     measure = partial(
         validation_losses,
         model,

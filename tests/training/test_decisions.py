@@ -85,6 +85,14 @@ def test_without_a_dataset_there_is_no_validation_loss_and_no_best_model(cfg):
     assert build_best_model(cfg) is None
 
 
+@pytest.mark.parametrize("is_trained_on", [True, False])
+def test_a_validation_on_what_is_trained_on_is_warned_of(cfg, registered, caplog, is_trained_on):
+    cfg.VALIDATION.DATASET = registered
+    cfg.DATASETS.TRAIN = (registered,) if is_trained_on else ("others",)
+    build_validation_loss(cfg, Noisy(), check_stop=lambda: None)
+    assert (f"of {registered}, which is trained on" in caplog.text) is is_trained_on
+
+
 def test_without_a_metric_nothing_stops_early(cfg):
     assert build_early_stopping(cfg) is None
 
