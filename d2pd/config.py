@@ -150,16 +150,11 @@ def check_config(cfg: CfgNode) -> None:
             raise ConfigError(
                 f"BEST_CHECKPOINT.METRIC names {name!r}, which is no metric, such as 'bbox/AP50'"
             )
-    solver = cfg.SOLVER
-    if solver.LR_SCHEDULER_NAME == "WarmupCosineLR" and solver.WARMUP_ITERS >= solver.MAX_ITER:
+    _check_schedule(cfg.SOLVER)
+    if cfg.DETERMINISTIC and cfg.CUDNN_BENCHMARK:
         raise ConfigError(
-            f"SOLVER.WARMUP_ITERS {solver.WARMUP_ITERS} leaves nothing of SOLVER.MAX_ITER "
-            f"{solver.MAX_ITER}: the rate would stay near 0; lower SOLVER.WARMUP_ITERS"
-        )
-    if solver.MAX_ITER in solver.STEPS:
-        raise ConfigError(
-            f"SOLVER.STEPS {list(solver.STEPS)} has MAX_ITER {solver.MAX_ITER} itself; it "
-            "would change nothing: leave it out"
+            "CUDNN_BENCHMARK True chooses algorithms by the clock, DETERMINISTIC True wants the "
+            "same ones each time: leave one of them out"
         )
     honoured = {group + name for group, names in HONOURED.items() for name in names.split()}
     defaults = dict(flatten(default_config()))
@@ -171,6 +166,19 @@ def check_config(cfg: CfgNode) -> None:
                 f"{key} is {value!r}, but d2pd does not honour it; remove it, or set it back to "
                 f"{defaults[key]!r}"
             )
+
+
+def _check_schedule(solver: CfgNode) -> None:
+    if solver.LR_SCHEDULER_NAME == "WarmupCosineLR" and solver.WARMUP_ITERS >= solver.MAX_ITER:
+        raise ConfigError(
+            f"SOLVER.WARMUP_ITERS {solver.WARMUP_ITERS} leaves nothing of SOLVER.MAX_ITER "
+            f"{solver.MAX_ITER}: the rate would stay near 0; lower SOLVER.WARMUP_ITERS"
+        )
+    if solver.MAX_ITER in solver.STEPS:
+        raise ConfigError(
+            f"SOLVER.STEPS {list(solver.STEPS)} has MAX_ITER {solver.MAX_ITER} itself; it "
+            "would change nothing: leave it out"
+        )
 
 
 def _check_expected_results(rows: Sequence[Any]) -> None:

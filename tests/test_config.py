@@ -121,6 +121,7 @@ def write(path: Path, text: str) -> Path:
         ("BEST_CHECKPOINT: {METRIC: [bbox/AP, 50]}\n", "METRIC names 50, which is no metric"),
         ("BEST_CHECKPOINT: {METRIC: ['']}\n", "METRIC names '', which is no metric"),
         ("SOLVER: {BASE_LR: .inf}\n", "SOLVER.BASE_LR is inf; it must be finite"),
+        ("DETERMINISTIC: True\nCUDNN_BENCHMARK: True\n", "DETERMINISTIC True wants the same ones"),
         ("EARLY_STOPPING: {MIN_DELTA: .inf}\n", "MIN_DELTA is inf; it must be finite"),
         ("DATALOADER: {NUM_WORKERS: -1}\n", "DATALOADER.NUM_WORKERS is -1; it must be at least 0"),
         ("DATASETS: {SYNTHETIC: {NUM_TRAIN: 0}}\n", "NUM_TRAIN is 0; it must be at least 1"),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from d2pd.config import check_config, load_config
 from d2pd.d2 import CfgNode, comm, default_setup, setup_logger
@@ -15,7 +16,8 @@ from d2pd.data.records import load_train_records
 from d2pd.data.registration import register_from_config
 from d2pd.errors import ConfigError
 from d2pd.training.checkpoint import Checkpointer
-from d2pd.training.checkpoint_choice import Choice
+from d2pd.training.checkpoint_choice import Choice, log_choice
+from d2pd.training.checkpoint_folder import FINAL
 from d2pd.training.decisions import warn_of_choosing_by_test
 from d2pd.training.pictures import write_pictures, write_train_batch
 from d2pd.training.preflight import check_run
@@ -136,10 +138,12 @@ def _train(cfg: CfgNode, plan: Plan) -> dict[str, Any]:
         results = dict(trainer.train())
     else:
         logger.warning(why)
+        if plan.choice is not None and plan.choice.path.name != FINAL:
+            trainer.checkpointer.save_final(trainer.last_iter)  # SOLVER.MAX_ITER was lowered
         known = read_results(cfg.OUTPUT_DIR, trainer.last_iter)
         if known is not None:
             return known
-        results = dict(trainer.evaluate())
+        results = _test(cfg, trainer.model)
     results.update(Trainer.test_final(cfg, trainer.model))
     write_results(cfg.OUTPUT_DIR, trainer.last_iter, results)
     logger.info("weights: %s", Path(cfg.OUTPUT_DIR) / "model_final.pth")
@@ -149,8 +153,12 @@ def _train(cfg: CfgNode, plan: Plan) -> dict[str, Any]:
 
 def _evaluate(cfg: CfgNode, choice: Choice | None) -> dict[str, Any]:
     model = Trainer.build_model(cfg)
-    checkpointer = Checkpointer(model, cfg.OUTPUT_DIR)
-    checkpointer.load(cfg.MODEL.WEIGHTS if choice is None else str(choice.path))
-    results = dict(Trainer.test(cfg, model)) if cfg.DATASETS.TEST else {}
-    results.update(Trainer.test_final(cfg, model))
-    return results
+    if choice is not None:
+        log_choice(choice, cfg.OUTPUT_DIR)
+    Checkpointer(model).load(cfg.MODEL.WEIGHTS if choice is None else str(choice.path))
+    return _test(cfg, model) | Trainer.test_final(cfg, model)
+
+
+def _test(cfg: CfgNode, model: nn.Module) -> dict[str, Any]:
+    """Evaluate outside of the loop, where no request to stop is obeyed between two images."""
+    return dict(Trainer.test(cfg, model)) if cfg.DATASETS.TEST else {}

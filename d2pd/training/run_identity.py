@@ -36,6 +36,7 @@ VERDICTS: tuple[tuple[str, str], ...] = (
     ("EARLY_STOPPING.*", DECISION),
     ("VALIDATION.*", DECISION),
     ("TEST.*", DECISION),
+    ("INPUT.*_TEST", DECISION),
     ("DATASETS.TEST", DECISION),
     ("DATASETS.FINAL_TEST", DECISION),
     ("DATASETS.ROOT", NONE),  # the labels themselves are compared

@@ -87,17 +87,6 @@ def find_faults(batch: Sequence[Sample], num_classes: int) -> list[Fault]:
     ]
 
 
-def check_batch(batch: Sequence[Sample], num_classes: int) -> None:
-    """Refuse a batch with a fault.
-
-    Raises:
-        TargetError: Naming the first fault, its image and row, and how many more there are.
-    """
-    faults = find_faults(batch, num_classes)
-    if faults:
-        raise TargetError(describe_faults(faults))
-
-
 def describe_faults(faults: Sequence[Fault]) -> str:
     """Return one line: the first fault in full, and how many more there are."""
     more = len(faults) - 1

@@ -157,7 +157,11 @@ class Trainer(Loop):
         return is_due(iteration, PERIOD, self.max_iter) or self._is_evaluated(iteration)
 
     def evaluate(self) -> dict[str, Any]:
-        """Evaluate on ``DATASETS.TEST``; see ``train`` for what comes back."""
+        """Evaluate on ``DATASETS.TEST`` within the loop: a request to stop leaves it.
+
+        Returns:
+            task -> metric -> value; with several datasets, by dataset first.
+        """
         evaluators = [
             DatasetEvaluators(
                 [self.build_evaluator(self.cfg, name), StopBetweenImages(self.check_stop)]

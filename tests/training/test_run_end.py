@@ -1,11 +1,14 @@
 """A run killed in its last moments is finished by a resume."""
 
+import shutil
+
 import pytest
-from run_toys import THIN, Killed, assert_same_run, run_main
+from run_toys import THIN, Killed, assert_same_run, log_of, run_main
 
 from d2pd.training.checkpoint import Checkpointer
 from d2pd.training.hooks.pictures import Pictures
 from d2pd.training.hooks.write_rows import WriteRows
+from d2pd.training.interruption import TRY_AGAIN, Interruption, StopRequest
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
 
@@ -45,3 +48,21 @@ def test_killed_behind_the_last_decisions_it_still_gets_its_row_and_its_final_mo
     assert not (output / "model_final.pth").exists()
     run_main(output, opts, "--resume")
     assert_same_run(output, whole)
+
+
+def test_time_limit_does_not_break_the_evaluation_of_a_run_that_is_done(
+    opts, whole, tmp_path, monkeypatch
+):
+    over = StopRequest("stopped by the time limit", TRY_AGAIN)
+    monkeypatch.setattr(Interruption, "request", lambda _: over)
+    output = shutil.copytree(whole, tmp_path / "run")
+    (output / "results.json").unlink()
+    run_main(output, opts, "--resume")
+    assert (output / "results.json").read_bytes() == (whole / "results.json").read_bytes()
+
+
+def test_evaluation_says_which_checkpoint_it_takes_and_which_it_passes_over(opts, whole, tmp_path):
+    output = shutil.copytree(whole, tmp_path / "run")
+    (output / "model_final.pth").write_bytes(b"")
+    run_main(output, opts, "--resume", "--eval-only")
+    assert "model_final.pth is empty: going on from model_0000003.pth" in log_of(output)

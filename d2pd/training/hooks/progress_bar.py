@@ -10,7 +10,7 @@ from d2pd.d2 import HookBase
 class ProgressBar(HookBase):
     """A bar with rate, remaining time and loss while a person watches; silent in a log file.
 
-    The log lines of the metric printer carry the remaining time there.
+    The lines of ``run.log`` carry the remaining time there.
     """
 
     def before_train(self) -> None:
