@@ -119,8 +119,8 @@ class Loop(DefaultTrainer):
 
     @property
     def last_iter(self) -> int:
-        """The last iteration that was trained."""
-        return min(self.iter, self.max_iter - 1)
+        """The last iteration that was trained, which a lowered ``max_iter`` may come before."""
+        return max(self.start_iter - 1, min(self.iter, self.max_iter - 1))
 
 
 def is_not_of_the_user(record: logging.LogRecord) -> bool:

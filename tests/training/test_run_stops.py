@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -136,3 +137,14 @@ def test_finished_run_says_so_and_gives_its_results_again(opts, whole):
     assert code == 0, log
     assert "all 12 iterations are done: raise SOLVER.MAX_ITER to train on" in log
     assert {path: path.stat().st_mtime_ns for path in whole.glob("model_*.pth")} == before
+
+
+def test_fewer_iterations_than_are_done_end_the_run_with_what_there_is(opts, whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "run")
+    for name in ("model_final.pth", "results.json"):
+        (tmp_path / "run" / name).unlink()
+    code, log = run(tmp_path / "run", [*opts, "SOLVER.MAX_ITER", "7"], "--resume")
+    assert code == 0, log
+    assert "all 7 iterations are done" in log
+    assert_same_weights(tmp_path / "run", whole)
+    assert json.loads((tmp_path / "run/results.json").read_text())["iteration"] == 11
