@@ -322,8 +322,11 @@ def test_event_files_hold_every_step_once_after_going_back_behind_a_row(
     for name in ("model_0000003.pth", "model_0000005.pth"):
         cut(output / name)
     assert [row["iteration"] for row in rows(output)] == [3]
+    with (output / "metrics.json").open("a") as file:
+        file.write('{"iteration": 4, "total_loss": 9.0}\n{"iteration": 5, "total_l')
     run_main(output, opts, "--resume")
     assert "going on from model_0000001.pth, iteration 1" in log_of(output)
+    assert "cut 2 rows after iteration 1 and 1 that were not whole" in log_of(output)
     assert_same_run(output, whole)
 
     assert len(list(output.glob("events.out.tfevents.*"))) == 2
