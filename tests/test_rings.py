@@ -42,6 +42,7 @@ PURE = (
     "d2pd.training.random_state",
     "d2pd.training.results",
     "d2pd.training.run_folder",
+    "d2pd.training.running_numbers",
     "d2pd.training.sample_faults",
     "d2pd.training.snapshot",
     "d2pd.training.strict_json",

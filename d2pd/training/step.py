@@ -29,6 +29,7 @@ from d2pd.training.non_finite import Guard, build_guard
 from d2pd.training.precision import Precision, build_precision
 from d2pd.training.processes import gradients_stay_here, is_so_on_any
 from d2pd.training.random_state import random_state, set_random_state
+from d2pd.training.running_numbers import RunningNumbers
 from d2pd.training.sample_faults import find_faults
 from d2pd.training.snapshot import Snapshot
 
@@ -93,6 +94,7 @@ class Step(TrainerBase):
         self.clip = clip
         self._batches: Iterator[list[Sample]] | None = None
         self._control: Suspect | None = None
+        self._numbers = RunningNumbers(unwrap(model))
 
     def run_step(self) -> None:
         """Train on the next batch.
@@ -129,12 +131,13 @@ class Step(TrainerBase):
         return self.precision.autocast()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of optimizer, loss scale, skipped steps and random generators."""
+        """Return the state of all that a step changes besides the model's own ``state_dict``."""
         return {
             **super().state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "grad_scaler": self.precision.state_dict(),
             "skipped_steps": self.guard.skipped,
+            "running_numbers": self._numbers.state_dict(),
             "random": random_state(),
         }
 
@@ -148,6 +151,7 @@ class Step(TrainerBase):
         self.optimizer.load_state_dict(state_dict["optimizer"])
         self.precision.load_state_dict(state_dict.get("grad_scaler", {}))
         self.guard.skipped = state_dict.get("skipped_steps", 0)
+        self._numbers.load_state_dict(state_dict.get("running_numbers", {}))
         if "random" in state_dict and comm.is_main_process():
             set_random_state(state_dict["random"])
 
