@@ -19,6 +19,7 @@ from d2pd.config_keys import (
     LOWEST_VALUES,
     REGISTER_DEFAULTS,
     SEED,
+    SWITCHED_KEYS,
     default_config,
 )
 from d2pd.config_words import check_words, explain, flatten, lookup, one_line, unknown_key
@@ -165,6 +166,12 @@ def check_config(cfg: CfgNode) -> None:
             raise ConfigError(
                 f"{key} is {value!r}, but d2pd does not honour it; remove it, or set it back to "
                 f"{defaults[key]!r}"
+            )
+        switch = SWITCHED_KEYS.get(key)
+        if switch and changed and not lookup(cfg, switch):
+            raise ConfigError(
+                f"{key} is {value!r}, but {switch} is {lookup(cfg, switch)!r}, so that it would "
+                f"have no effect: set {switch}, or remove {key}"
             )
 
 

@@ -90,6 +90,13 @@ HONOURED: dict[str, str] = {
 of the samples depend on more than (seed, k).
 """
 
+SWITCHED_KEYS: dict[str, str] = {
+    "SOLVER.AMP.PRECISION": "SOLVER.AMP.ENABLED",
+    "EARLY_STOPPING.PATIENCE": "EARLY_STOPPING.METRIC",
+    "EARLY_STOPPING.DIVERGENCE_THRESHOLD": "EARLY_STOPPING.METRIC",
+}
+"""Keys that have no effect, and are refused when changed, as long as another one is off."""
+
 EASYDICT_KEYS: dict[str, str] = {
     "gpu": "MODEL.DEVICE",
     "output": "OUTPUT_DIR",

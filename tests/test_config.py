@@ -12,6 +12,7 @@ from d2pd.config_keys import (
     EASYDICT_KEYS,
     HONOURED,
     REGISTER_DEFAULTS,
+    SWITCHED_KEYS,
     default_config,
 )
 from d2pd.config_words import flatten, lookup
@@ -35,6 +36,7 @@ def test_every_honoured_and_every_restricted_key_exists():
     honoured = {group + name for group, names in HONOURED.items() for name in names.split()}
     assert honoured <= known
     assert set(ALLOWED_VALUES) <= known
+    assert set(SWITCHED_KEYS) | set(SWITCHED_KEYS.values()) <= known
     flags = {"--resume", "--overwrite", "--eval-only", "--num-machines"}
     assert set(EASYDICT_KEYS.values()) - flags <= known
 
@@ -137,6 +139,11 @@ def write(path: Path, text: str) -> Path:
             "TEST: {AUG: {ENABLED: true}}\n",
             "TEST.AUG.ENABLED is True, but d2pd does not honour it; remove it, or set it back to",
         ),
+        (
+            "SOLVER: {AMP: {PRECISION: bf16}}\n",
+            "SOLVER.AMP.PRECISION is 'bf16', but SOLVER.AMP.ENABLED is False, so that it would",
+        ),
+        ("EARLY_STOPPING: {PATIENCE: 9}\n", "EARLY_STOPPING.METRIC is '', so that it would"),
         ("SOLVER: {AMP: {PRECISION: fp8}}\n", "SOLVER.AMP.PRECISION is 'fp8'; allowed: fp16, bf16"),
     ],
 )

@@ -137,9 +137,9 @@ class Checkpointer(DetectionCheckpointer):
         self._follow(None, 0)
 
     def update_mirror(self) -> None:
-        """Bring the mirror up to date where files other than checkpoints have changed."""
-        if self._is_saving():
-            self._follow(None, 0)
+        """Bring the mirror up to date when a run is over; say what it lacks if that fails."""
+        if self._is_saving() and self.mirror is not None:
+            self.mirror.finish()
 
     def tag_last_checkpoint(self, last_filename_basename: str) -> None:
         """Name the newest checkpoint in ``last_checkpoint``."""

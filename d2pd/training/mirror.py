@@ -42,6 +42,15 @@ class Mirror:
         self._mount: Path | None = None
         self._has_failed = False
 
+    def finish(self) -> None:
+        """Bring the mirror to the state of the folder for the last time, and say if that fails."""
+        if not self.follow():
+            logger.warning(
+                "The run is over, and the mirror %s lacks what came last: it is whole in %s, copy "
+                "it by hand",
+                *(self.folder, self.source),
+            )
+
     def follow(self, newest: str | None = None, iteration: int = 0) -> bool:
         """Bring the mirror to the state of the folder.
 

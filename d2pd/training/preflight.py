@@ -19,6 +19,7 @@ from d2pd.training.checkpoint_choice import Choice, choose_checkpoint
 from d2pd.training.decisions import build_best_model, build_early_stopping, validation_dataset
 from d2pd.training.mirror import check_mirror
 from d2pd.training.run_folder import held_run, is_of_run
+from d2pd.training.step import check_step
 from d2pd.training.weights import WeightsFile, match_weights, read_weights, resolve_weights
 from d2pd.training.writers.wandb import check_wandb
 
@@ -61,7 +62,11 @@ def check_run(
     if resume:
         checks.append(lambda: found.append(_choose(cfg, eval_only)))
     if not eval_only:
-        checks += [lambda: _check_decisions(cfg), lambda: check_wandb(cfg)]
+        checks += [
+            lambda: check_step(cfg),
+            lambda: _check_decisions(cfg),
+            lambda: check_wandb(cfg),
+        ]
     problems: list[str] = []
     for check in checks:
         try:

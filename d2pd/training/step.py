@@ -284,15 +284,9 @@ def build_step(
         optimizer: See ``Step``.
 
     Raises:
-        ConfigError: If the batch of a process cannot be divided by ``SOLVER.ACCUMULATE``.
+        ConfigError: See ``check_step``.
     """
-    total, world_size = cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size()
-    accumulate = cfg.SOLVER.ACCUMULATE
-    if total % (world_size * accumulate):
-        raise ConfigError(
-            f"SOLVER.ACCUMULATE is {accumulate}, which does not divide the {total // world_size} "
-            f"images of a process (SOLVER.IMS_PER_BATCH {total}, processes: {world_size})"
-        )
+    check_step(cfg)
     return Step(
         model,
         data_loader,
@@ -301,6 +295,23 @@ def build_step(
         seed=cfg.SEED,
         guard=build_guard(cfg),
         precision=build_precision(cfg, next(model.parameters()).device.type),
-        accumulate=accumulate,
+        accumulate=cfg.SOLVER.ACCUMULATE,
         clip=build_clipping(cfg),
     )
+
+
+def check_step(cfg: CfgNode) -> None:
+    """Check what ``build_step`` needs, before there is a model.
+
+    Raises:
+        ConfigError: If the batch of a process cannot be divided by ``SOLVER.ACCUMULATE``, or the
+            gradients cannot be clipped as asked for.
+    """
+    total, world_size = cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size()
+    accumulate = cfg.SOLVER.ACCUMULATE
+    if total % (world_size * accumulate):
+        raise ConfigError(
+            f"SOLVER.ACCUMULATE is {accumulate}, which does not divide the {total // world_size} "
+            f"images of a process (SOLVER.IMS_PER_BATCH {total}, processes: {world_size})"
+        )
+    build_clipping(cfg)

@@ -62,6 +62,17 @@ def test_files_that_change_after_the_last_checkpoint_are_brought_on_request(run,
     Run(out).checkpointer.update_mirror()  # without a mirror: nothing to do
 
 
+def test_run_that_ends_without_its_mirror_says_what_to_do(run, folders, caplog):
+    out, mirror = folders
+    run.save_final()
+    shutil.rmtree(mirror)
+    mirror.write_text("a file now")
+    logging.getLogger("d2pd").propagate = True
+    run.checkpointer.update_mirror()
+    assert f"The run is over, and the mirror {mirror} lacks what came last" in caplog.text
+    assert f"it is whole in {out}, copy it by hand" in caplog.text
+
+
 def test_the_mirror_is_pruned_as_the_folder_is(run, folders):
     out, mirror = folders
     for _ in range(4):

@@ -168,6 +168,15 @@ def test_mirror_is_checked_like_the_folder_itself(make_cfg, tmp_path):
         (("EARLY_STOPPING.METRIC", "val/total_loss"), "needs labelled images that are not trained"),
         (("BEST_CHECKPOINT.METRIC", "('speed',)"), "MODE"),
         (("VALIDATION.DATASET", "nowhere"), "dataset 'nowhere' is not registered"),
+        (("SOLVER.ACCUMULATE", "3"), "SOLVER.ACCUMULATE is 3, which does not divide"),
+        (
+            ("SOLVER.CLIP_GRADIENTS.ENABLED", "True", "SOLVER.CLIP_GRADIENTS.CLIP_VALUE", "0.0"),
+            "CLIP_VALUE is 0; it must be above 0",
+        ),
+        (
+            ("DATASETS.TEST", "('a', 'b')", "BEST_CHECKPOINT.METRIC", "('bbox/AP50',)"),
+            "name a/bbox/AP50 or b/bbox/AP50",
+        ),
     ],
 )
 def test_what_is_to_be_decided_by_is_checked_before_training(make_cfg, opts, message):

@@ -126,7 +126,7 @@ def test_before_the_first_times_are_known_nothing_is_made_up(path, storage):
     storage.put_scalar("total_loss", float("nan"))
     log_at(path).write()
     row = table_of(path)[0]
-    assert (row["left"], row["loss"], row["s/iter"]) == ("?", "nan", "nan")
+    assert (row["left"], row["loss"], row["s/iter"]) == ("?", "nan", "?")
     assert "eta_seconds" not in storage.latest()
 
 

@@ -129,7 +129,8 @@ class RunLog(EventWriter):
         for name in ("total_loss", *training_losses(storage.histories())):
             cells[_short(name)] = number(median(storage, name)).rjust(7)
         cells["rate"] = f"{_latest(storage, 'lr'):.3g}".rjust(8)
-        cells["s/iter"] = f"{median(storage, 'time'):.3f}"
+        seconds = median(storage, "time")  # not known in the first iterations
+        cells["s/iter"] = "?".rjust(5) if math.isnan(seconds) else f"{seconds:.3f}"
         cells["s data"] = f"{median(storage, 'data_time'):.3f}"
         cells["grad"] = number(median(storage, "grad_norm")).rjust(7)
         for name in ("skipped_steps", "loss_scale"):
