@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from run_toys import THIN, Killed, assert_same_run, log_of, run_main
+from run_toys import THIN, Killed, assert_equal, assert_same_run, log_of, read, run_main
 
 from d2pd.training.checkpoint import Checkpointer
 from d2pd.training.hooks.pictures import Pictures
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("without_pictures")
 
 @pytest.fixture(scope="module")
 def opts(quick_opts):
-    return [*quick_opts, *THIN, "SOLVER.MAX_ITER", "4", "TEST.EVAL_PERIOD", "2"]
+    return [*quick_opts, *THIN, "SOLVER.MAX_ITER", "6", "TEST.EVAL_PERIOD", "2"]
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def test_killed_behind_the_last_decisions_it_still_gets_its_row_and_its_final_mo
     own = getattr(place, name)
 
     def kill(self, *args):
-        if args == (3,) or self.trainer.iter == 3:
+        if args == (5,) or self.trainer.iter == 5:
             raise Killed
         own(self, *args)
 
@@ -65,4 +65,18 @@ def test_evaluation_says_which_checkpoint_it_takes_and_which_it_passes_over(opts
     output = shutil.copytree(whole, tmp_path / "run")
     (output / "model_final.pth").write_bytes(b"")
     run_main(output, opts, "--resume", "--eval-only")
-    assert "model_final.pth is empty: going on from model_0000003.pth" in log_of(output)
+    assert "model_final.pth is empty: going on from model_0000005.pth" in log_of(output)
+
+
+def test_fewer_iterations_than_a_decided_checkpoint_has_end_with_a_final_model(
+    opts, whole, tmp_path
+):
+    output = shutil.copytree(whole, tmp_path / "run")
+    for name in ("model_final.pth", "model_0000005.pth", "results.json"):
+        (output / name).unlink()
+    run_main(output, [*opts, "SOLVER.MAX_ITER", "3"], "--resume")
+    final = read(output / "model_final.pth")
+    assert final["iteration"] == final["trainer"]["iteration"] == 3
+    assert_equal(final["model"], read(output / "model_0000003.pth")["model"], "model")
+    run_main(output, opts, "--resume")
+    assert_same_run(output, whole)

@@ -30,7 +30,9 @@ class ScalarHistory(HookBase):
 
     def state_dict(self) -> dict[str, Any]:
         """Return name -> the values of the last iterations, and whether writers smooth them."""
-        storage = self.trainer.storage
+        storage = getattr(self.trainer, "storage", None)
+        if storage is None:  # training has not begun: what was loaded is all there is
+            return self._restored
         hints = storage.smoothing_hints()
         return {
             name: {
