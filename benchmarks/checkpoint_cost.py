@@ -17,9 +17,9 @@ from measuring import Turn, compare, measure_peak, peaks_in_turn, time_in_turn
 from report import OtherWork, report
 
 from d2pd.d2 import CfgNode, EventStorage
-from d2pd.training.checkpoint import Checkpointer
+from d2pd.training.checkpoints.checkpointer import Checkpointer
+from d2pd.training.checkpoints.training_state import read_training
 from d2pd.training.trainer import Trainer
-from d2pd.training.training_state import read_training
 
 KAIST = "configs/faster_rcnn_kaist.yaml"
 PLAIN, FLUSHED, OURS, MIRRORED = "torch.save", "torch.save, flushed", "save", "save with mirror"

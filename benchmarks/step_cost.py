@@ -27,9 +27,9 @@ from report import OtherWork, report
 from d2pd.d2 import CfgNode, EventStorage, build_model
 from d2pd.data.loader import first_samples
 from d2pd.training.clipping import build_clipping
-from d2pd.training.gradients import gradient_norm
+from d2pd.training.culprits.gradients import gradient_norm
+from d2pd.training.culprits.sample_faults import find_faults
 from d2pd.training.optimizer import build_optimizer
-from d2pd.training.sample_faults import find_faults
 from d2pd.training.snapshot import Snapshot
 from d2pd.training.step import build_step
 

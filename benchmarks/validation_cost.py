@@ -12,7 +12,7 @@ from report import OtherWork, report
 
 from d2pd.d2 import CfgNode, build_model
 from d2pd.data.loader import build_test_loader, build_validation_loader
-from d2pd.training.checkpoint import Checkpointer
+from d2pd.training.checkpoints.checkpointer import Checkpointer
 from d2pd.training.validation import validation_losses
 
 LOSS, DETECTION = "validation loss", "detection"

@@ -166,6 +166,6 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _diagnose(args: argparse.Namespace) -> int:
-    from d2pd.training.diagnose import main as run
+    from d2pd.training.diagnosis.diagnose import main as run
 
     return run(args)

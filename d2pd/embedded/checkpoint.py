@@ -15,7 +15,7 @@ class DetectionCheckpointer(Checkpointer):
     """fvcore's checkpointer that writes on the main process only and never unpickles freely.
 
     Reads torch files, ``{"model": state_dict, ...}`` or a plain state_dict. Files of other makes
-    are for ``d2pd.training.checkpoint``.
+    are for ``d2pd.training.checkpoints.checkpointer``.
     """
 
     def __init__(

@@ -1,8 +1,6 @@
 """Evaluators as Detectron2 runs them, over d2pd's own metrics."""
 
-import json
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ import torch
 from d2pd.d2 import DatasetEvaluator, Instances, MetadataCatalog, comm
 from d2pd.data.records import load_records
 from d2pd.evaluation.coco import evaluate_boxes, explain_nan
+from d2pd.json_file import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -117,14 +116,3 @@ def coco_rows(instances: Instances, image_id: Any) -> list[dict[str, Any]]:
             instances.pred_classes.tolist(), boxes.tolist(), instances.scores.tolist(), strict=True
         )
     ]
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file whole or not at all; folders are made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_text(json.dumps(content), encoding="utf-8")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)

@@ -18,7 +18,7 @@ from d2pd.data.augmentation import build_augmentation
 from d2pd.data.images import image_path, read_image
 from d2pd.errors import MissingFileError
 from d2pd.evaluation.evaluators import coco_rows
-from d2pd.training.checkpoint import Checkpointer
+from d2pd.training.checkpoints.checkpointer import Checkpointer
 from d2pd.training.preflight import resolve_device
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from d2pd.reporting.sheet import FAULT, IGNORE, LABEL, Mark, Tile, draw_sheet
-from d2pd.training.sample_faults import Fault, image_label
+from d2pd.training.culprits.sample_faults import Fault, image_label
 
 MOST_TILES = 16
 

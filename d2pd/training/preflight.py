@@ -15,12 +15,16 @@ from d2pd.d2 import CfgNode, DatasetCatalog, MetadataCatalog, build_model
 from d2pd.data.augmentation import build_augmentation
 from d2pd.data.registration import missing_files, unreadable_labels
 from d2pd.errors import ConfigError, DeviceError, MissingFileError, UserError
-from d2pd.training.checkpoint_choice import Choice, choose_checkpoint
-from d2pd.training.decisions import build_best_model, build_early_stopping, validation_dataset
-from d2pd.training.mirror import check_mirror
+from d2pd.training.checkpoints.checkpoint_choice import Choice, choose_checkpoint
+from d2pd.training.checkpoints.mirror import check_mirror
+from d2pd.training.deciding.decisions import (
+    build_best_model,
+    build_early_stopping,
+    validation_dataset,
+)
 from d2pd.training.run_folder import held_run, is_of_run
 from d2pd.training.step import check_step
-from d2pd.training.weights import WeightsFile, match_weights, read_weights, resolve_weights
+from d2pd.training.weights.matching import WeightsFile, match_weights, read_weights, resolve_weights
 from d2pd.training.writers.wandb import check_wandb
 
 PHOTO_FORMATS = ("csv", "coco")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from d2pd.errors import UserError
-from d2pd.training.atomic_file import atomic_file
+from d2pd.json_file import write_json
 
 NAME = "results.json"
 
@@ -27,9 +27,7 @@ def write_results(folder: str | Path, iteration: int, results: Mapping[str, Any]
         The path of the file.
     """
     path = Path(folder) / NAME
-    content = {"iteration": iteration, "results": results}
-    with atomic_file(path) as file:
-        file.write(json.dumps(content, indent=1).encode())
+    write_json(path, {"iteration": iteration, "results": results}, indent=1)
     return path
 
 
@@ -38,9 +36,17 @@ def read_results(folder: str | Path, iteration: int) -> dict[str, Any] | None:
     try:
         content = json.loads((Path(folder) / NAME).read_text(encoding="utf-8"))
         is_of_this = content["iteration"] == iteration
-        return dict(content["results"]) if is_of_this else None
-    except (OSError, ValueError, TypeError, KeyError):
+        return _numbers(content["results"]) if is_of_this else None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
+
+
+def _numbers(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Return results with the numbers that JSON cannot hold, such as NaN, as numbers again."""
+    return {
+        key: _numbers(value) if isinstance(value, Mapping) else float(value)
+        for key, value in results.items()
+    }
 
 
 def check_expected(expected: list[list[Any]], results: Mapping[str, Any]) -> None:

@@ -15,15 +15,20 @@ from d2pd.d2 import CfgNode, comm, default_setup, setup_logger
 from d2pd.data.records import load_train_records
 from d2pd.data.registration import register_from_config
 from d2pd.errors import ConfigError
-from d2pd.training.checkpoint import Checkpointer
-from d2pd.training.checkpoint_choice import Choice, log_choice
-from d2pd.training.checkpoint_folder import FINAL
-from d2pd.training.decisions import warn_of_choosing_by_test
+from d2pd.training.checkpoints.checkpoint_choice import Choice, log_choice
+from d2pd.training.checkpoints.checkpoint_folder import FINAL
+from d2pd.training.checkpoints.checkpointer import Checkpointer
+from d2pd.training.checkpoints.run_identity import (
+    Differences,
+    check_same_run,
+    describe_run,
+    log_comparison,
+)
+from d2pd.training.deciding.decisions import warn_of_choosing_by_test
 from d2pd.training.pictures import write_pictures, write_train_batch
 from d2pd.training.preflight import check_run
 from d2pd.training.results import check_expected, read_results, write_results
 from d2pd.training.run_folder import remove_run
-from d2pd.training.run_identity import Differences, check_same_run, describe_run, log_comparison
 from d2pd.training.schedule_unit import resolve_unit
 from d2pd.training.trainer import Trainer
 
@@ -60,6 +65,7 @@ def run(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any]:
     cfg.freeze()
     if overwrite and comm.is_main_process():
         remove_run(cfg.OUTPUT_DIR, cfg.CHECKPOINT.MIRROR_DIR)
+    comm.synchronize()
     _use_deterministic(cfg.DETERMINISTIC)
     try:
         default_setup(cfg, args)
@@ -68,8 +74,9 @@ def run(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any]:
     setup_logger(cfg.OUTPUT_DIR, name="d2pd", configure_stdout=False)
     keep_terminal_short()
     results = _train(cfg, plan) if plan else _evaluate(cfg, choice)
-    for what, path in write_pictures(cfg).items():
-        logger.info("%s: %s", what, path)
+    if comm.is_main_process():
+        for what, path in write_pictures(cfg).items():
+            logger.info("%s: %s", what, path)
     check_expected(cfg.TEST.EXPECTED_RESULTS, results)
     return results
 
@@ -119,7 +126,7 @@ def _use_deterministic(is_wanted: bool) -> None:
     """Make CUDA give the same bits each time, where ``DETERMINISTIC`` asks for it."""
     if is_wanted:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.deterministic = is_wanted
     torch.use_deterministic_algorithms(is_wanted)
 
 
@@ -127,8 +134,9 @@ def _train(cfg: CfgNode, plan: Plan) -> dict[str, Any]:
     for line in plan.lengths:
         logger.info(line)
     warn_of_choosing_by_test(cfg)
-    path = write_train_batch(cfg, Path(cfg.OUTPUT_DIR))
-    logger.info("what the model gets to see: %s", path)
+    if comm.is_main_process():
+        path = write_train_batch(cfg, Path(cfg.OUTPUT_DIR))
+        logger.info("what the model gets to see: %s", path)
     trainer = Trainer(cfg, plan.identity)
     trainer.resume_or_load(resume=plan.choice is not None, choice=plan.choice)
     if plan.choice is not None:
@@ -145,7 +153,8 @@ def _train(cfg: CfgNode, plan: Plan) -> dict[str, Any]:
             return known
         results = _test(cfg, trainer.model)
     results.update(Trainer.test_final(cfg, trainer.model))
-    write_results(cfg.OUTPUT_DIR, trainer.last_iter, results)
+    if comm.is_main_process():
+        write_results(cfg.OUTPUT_DIR, trainer.last_iter, results)
     logger.info("weights: %s", Path(cfg.OUTPUT_DIR) / "model_final.pth")
     trainer.checkpointer.update_mirror()
     return results

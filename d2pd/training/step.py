@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from d2pd.d2 import CfgNode, TrainerBase, comm, get_event_storage
 from d2pd.errors import ConfigError
 from d2pd.training.clipping import Clip, build_clipping, leave_as_they_are
-from d2pd.training.culprit import (
+from d2pd.training.culprits.culprit import (
     GRADIENT,
     LOSS,
     MODEL_CHECK,
@@ -23,14 +23,14 @@ from d2pd.training.culprit import (
     Violation,
     told,
 )
-from d2pd.training.gradients import gradient_norm, name_bad_gradients
+from d2pd.training.culprits.gradients import gradient_norm, name_bad_gradients
+from d2pd.training.culprits.non_finite import Guard, build_guard
+from d2pd.training.culprits.sample_faults import find_faults
 from d2pd.training.isolation import unwrap
-from d2pd.training.non_finite import Guard, build_guard
 from d2pd.training.precision import Precision, build_precision
 from d2pd.training.processes import gradients_stay_here, is_so_on_any
 from d2pd.training.random_state import random_state, set_random_state
 from d2pd.training.running_numbers import RunningNumbers
-from d2pd.training.sample_faults import find_faults
 from d2pd.training.snapshot import Snapshot
 
 Sample = dict[str, Any]

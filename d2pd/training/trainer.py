@@ -19,9 +19,10 @@ from d2pd.d2 import (
 )
 from d2pd.data.loader import build_test_loader, build_train_loader
 from d2pd.evaluation.evaluators import CocoEvaluator, StopBetweenImages
-from d2pd.training.checkpoint import Checkpointer
-from d2pd.training.checkpoint_choice import Choice
-from d2pd.training.decisions import (
+from d2pd.training.checkpoints.checkpoint_choice import Choice
+from d2pd.training.checkpoints.checkpointer import Checkpointer
+from d2pd.training.checkpoints.optimizer_state import apply_configured_rates
+from d2pd.training.deciding.decisions import (
     build_best_model,
     build_early_stopping,
     build_validation_loss,
@@ -35,7 +36,6 @@ from d2pd.training.hooks.scalar_history import ScalarHistory
 from d2pd.training.hooks.write_rows import PERIOD, WriteRows
 from d2pd.training.loop import Loop
 from d2pd.training.optimizer import build_optimizer
-from d2pd.training.optimizer_state import apply_configured_rates
 from d2pd.training.period import is_due
 from d2pd.training.pictures import draw_found
 from d2pd.training.step import Step, build_step

@@ -9,7 +9,7 @@ import torch
 
 from d2pd.config import load_config
 from d2pd.d2 import build_model
-from d2pd.training.checkpoint import Checkpointer
+from d2pd.training.checkpoints.checkpointer import Checkpointer
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = ROOT / "configs" / "quick" / "faster_rcnn_synthetic.yaml"

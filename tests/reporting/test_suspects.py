@@ -7,7 +7,7 @@ import torch
 
 from d2pd.d2 import Boxes, Instances
 from d2pd.reporting.suspects import MOST_TILES, displayable, draw_suspects
-from d2pd.training.sample_faults import find_faults
+from d2pd.training.culprits.sample_faults import find_faults
 
 NAN, INF = float("nan"), float("inf")
 GREEN, RED, MAGENTA = (90, 220, 61), (75, 75, 255), (255, 0, 255)  # BGR, as OpenCV reads

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from d2pd.training.checkpoint import Checkpointer
+from d2pd.training.checkpoints.checkpointer import Checkpointer
 
 
 class Model(nn.Module):

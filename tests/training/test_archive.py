@@ -7,7 +7,7 @@ import torch
 from checkpoint_toys import Run, flip
 
 from d2pd.errors import WeightsError
-from d2pd.training.archive import check_archive, read_seal, seal_archive
+from d2pd.training.checkpoints.archive import check_archive, read_seal, seal_archive
 
 
 def archive(path, content=None):

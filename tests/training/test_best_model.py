@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from d2pd.errors import ConfigError
-from d2pd.training.best_value import BestValue
+from d2pd.training.deciding.best_value import BestValue
+from d2pd.training.deciding.watched_metric import WatchedMetric
 from d2pd.training.hooks.best_model import BestModel, Contest
-from d2pd.training.watched_metric import WatchedMetric
 
 NAN = math.nan
 AP, LOSS = ("bbox/AP", "max", "model_best"), ("val/total_loss", "min", "model_best_val_total_loss")

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from d2pd.errors import ConfigError
-from d2pd.training.best_value import BestValue, metric_mode
+from d2pd.training.deciding.best_value import BestValue, metric_mode
 
 NAN, INF = math.nan, math.inf
 VALUES = st.lists(st.one_of(st.floats(), st.sampled_from([0.0, 1.0, 2.0, NAN])), max_size=12)

@@ -12,9 +12,9 @@ from torchvision.models import resnet18
 
 from d2pd.d2 import DetectionCheckpointer
 from d2pd.errors import MissingFileError, UserError, WeightsError
-from d2pd.training.archive import check_archive, read_seal
-from d2pd.training.checkpoint import Checkpointer
-from d2pd.training.checkpoint_choice import choose_checkpoint
+from d2pd.training.checkpoints.archive import check_archive, read_seal
+from d2pd.training.checkpoints.checkpoint_choice import choose_checkpoint
+from d2pd.training.checkpoints.checkpointer import Checkpointer
 
 
 @pytest.mark.parametrize("order", [("a", "b"), ("b", "a")])
@@ -260,7 +260,7 @@ def test_the_newest_whole_checkpoint_is_resumed_and_the_log_says_why(tmp_path, c
     with caplog.at_level(logging.INFO):
         again = resumed(tmp_path)
     assert again.iter == 799
-    found = [r for r in caplog.records if r.name == "d2pd.training.checkpoint_choice"]
+    found = [r for r in caplog.records if r.name == "d2pd.training.checkpoints.checkpoint_choice"]
     assert found[0].levelno == logging.WARNING
     assert found[0].getMessage() == (
         "model_0000999.pth is damaged (checksum of data/0 differs): going on from "
@@ -369,7 +369,8 @@ import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from checkpoint_toys import Run
-from d2pd.training import atomic_file, checkpoint_file
+from d2pd import atomic_file
+from d2pd.training.checkpoints import checkpoint_file
 
 def die(*args, **kwargs):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -465,7 +466,7 @@ def test_a_disk_that_fills_is_one_line_and_the_checkpoint_before_stays(tmp_path,
     run.save()
     save = torch.save
     monkeypatch.setattr(
-        "d2pd.training.checkpoint_file.torch.save",
+        "d2pd.training.checkpoints.checkpoint_file.torch.save",
         lambda content, file: save(content, FullDisk(file, room)),
     )
     with pytest.raises(UserError, match=r"cannot write .*0000001\.pth .*No space left") as caught:
@@ -484,7 +485,7 @@ def test_what_reads_back_wrong_does_not_get_its_name(tmp_path, monkeypatch):
         os.pwrite(handle, b"\0\1\2\3", os.fstat(handle).st_size // 2)
 
     with monkeypatch.context() as patch:
-        patch.setattr("d2pd.training.atomic_file.os.fsync", spoil)
+        patch.setattr("d2pd.atomic_file.os.fsync", spoil)
         with pytest.raises(UserError, match=r"0000000\.pth is not kept, .* is damaged") as caught:
             run.save()
     assert "\n" not in str(caught.value)
@@ -508,7 +509,7 @@ def test_an_old_checkpoint_that_cannot_be_deleted_is_a_warning(tmp_path, monkeyp
     def refuse(*args):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("d2pd.training.checkpoint.prune", refuse)
+    monkeypatch.setattr("d2pd.training.checkpoints.checkpointer.prune", refuse)
     run.train(1).save()
     assert "An old checkpoint cannot be deleted" in caplog.text
     assert resumed(tmp_path).iter == 1

@@ -6,8 +6,8 @@ import torch
 from checkpoint_toys import Model, Run, cut, flip, stock_content
 
 from d2pd.errors import MissingFileError, UserError, WeightsError
-from d2pd.training.archive import check_archive
-from d2pd.training.checkpoint_choice import choose_checkpoint, restore
+from d2pd.training.checkpoints.archive import check_archive
+from d2pd.training.checkpoints.checkpoint_choice import choose_checkpoint, restore
 
 
 @pytest.fixture

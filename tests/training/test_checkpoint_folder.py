@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from d2pd.training.checkpoint_folder import (
+from d2pd.training.checkpoints.checkpoint_folder import (
     checkpoint_name,
     find_checkpoints,
     iteration_in_name,

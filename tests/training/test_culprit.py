@@ -6,7 +6,7 @@ from step_toys import NAN, Asserting, Crowd, Root, Toy, sample
 from torch import nn
 
 from d2pd.d2 import get_event_storage
-from d2pd.training.culprit import (
+from d2pd.training.culprits.culprit import (
     DATA,
     DIVERGENCE,
     GRADIENT,

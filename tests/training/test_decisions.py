@@ -13,7 +13,7 @@ from d2pd.config_keys import default_config
 from d2pd.d2 import CfgNode, DatasetCatalog, MetadataCatalog
 from d2pd.data.loader import build_validation_loader
 from d2pd.errors import ConfigError
-from d2pd.training.decisions import (
+from d2pd.training.deciding.decisions import (
     best_metrics,
     build_best_model,
     build_early_stopping,

@@ -14,11 +14,11 @@ from d2pd import cli
 from d2pd.config import load_config
 from d2pd.d2 import ENGINE, Boxes, Instances, build_model
 from d2pd.data.synthetic import draw_dataset
-from d2pd.training import diagnose
-from d2pd.training.checkpoint import Checkpointer
-from d2pd.training.culprit import LOSS, Scene, Suspect, Violation
+from d2pd.training.checkpoints.checkpointer import Checkpointer
+from d2pd.training.culprits.culprit import LOSS, Scene, Suspect, Violation
+from d2pd.training.culprits.replay import write_step
+from d2pd.training.diagnosis import diagnose
 from d2pd.training.precision import Precision
-from d2pd.training.replay import write_step
 from d2pd.training.run_folder import held_run
 from d2pd.training.validation import ImageLosses
 

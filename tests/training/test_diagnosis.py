@@ -4,7 +4,13 @@ import json
 import math
 
 from d2pd.data.cleaning import CleaningReport, Drop
-from d2pd.training.diagnosis import HIGHEST_LOSSES, TABLE_LINES, Diagnosis, Finding, ImageResult
+from d2pd.training.diagnosis.diagnosis import (
+    HIGHEST_LOSSES,
+    TABLE_LINES,
+    Diagnosis,
+    Finding,
+    ImageResult,
+)
 
 NAN, INF = math.nan, math.inf
 DROP = Drop("degenerate_box", "b", 1, 7, (5.0, 5.0, 5.0, 9.0), False, "b, row 7: no area")

@@ -8,9 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from d2pd.errors import ConfigError
+from d2pd.training.deciding.patience import Patience
+from d2pd.training.deciding.watched_metric import WatchedMetric
 from d2pd.training.hooks.early_stopping import EarlyStopping
-from d2pd.training.patience import Patience
-from d2pd.training.watched_metric import WatchedMetric
 
 LOSS = "val/total_loss"
 LEFT = "early_stopping/patience_left"

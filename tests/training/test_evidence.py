@@ -8,9 +8,17 @@ import pytest
 import torch
 from step_toys import HEIGHT, NAN, WIDTH, Toy, sample
 
-from d2pd.training import evidence as evidence_module
-from d2pd.training.culprit import LOSS, TARGETS, Scene, Suspect, Verdict, Violation, isolate
-from d2pd.training.evidence import Evidence
+from d2pd.training.culprits import evidence as evidence_module
+from d2pd.training.culprits.culprit import (
+    LOSS,
+    TARGETS,
+    Scene,
+    Suspect,
+    Verdict,
+    Violation,
+    isolate,
+)
+from d2pd.training.culprits.evidence import Evidence
 from d2pd.training.precision import Precision
 
 

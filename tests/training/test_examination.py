@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from d2pd.errors import AnnotationError
-from d2pd.training.examination import examine, label_sample
+from d2pd.training.diagnosis.examination import examine, label_sample
 from d2pd.training.validation import ImageLosses
 
 NAN, INF = math.nan, math.inf

@@ -6,11 +6,11 @@ import pytest
 import torch
 from checkpoint_toys import Run, cut, resumed
 
+from d2pd import atomic_file
 from d2pd.errors import ConfigError
-from d2pd.training import atomic_file
-from d2pd.training.archive import check_archive
-from d2pd.training.checkpoint_choice import choose_checkpoint
-from d2pd.training.mirror import Mirror, check_mirror
+from d2pd.training.checkpoints.archive import check_archive
+from d2pd.training.checkpoints.checkpoint_choice import choose_checkpoint
+from d2pd.training.checkpoints.mirror import Mirror, check_mirror
 
 
 @pytest.fixture
@@ -97,7 +97,8 @@ def test_a_file_is_copied_once_and_again_when_it_is_another_one(run, folders, mo
     copied = []
     copy = atomic_file.copy_file
     monkeypatch.setattr(
-        "d2pd.training.mirror.copy_file", lambda s, t: (copied.append(s.name), copy(s, t))
+        "d2pd.training.checkpoints.mirror.copy_file",
+        lambda s, t: (copied.append(s.name), copy(s, t)),
     )
     run.save_best()
     run.save(pending=True)
@@ -211,7 +212,7 @@ def test_a_mirror_that_cannot_be_written_is_one_warning(
 
     run.save_best()
     with monkeypatch.context() as patch:
-        patch.setattr("d2pd.training.atomic_file.os.fsync", fail)
+        patch.setattr("d2pd.atomic_file.os.fsync", fail)
         (run.train(1), run.save_best(), run.save())
     assert calls
     assert all(error.strerror in text and str(mirror) in text for text in warnings(caplog))
@@ -234,7 +235,7 @@ def test_a_mirror_that_gives_back_something_else_gets_no_name(run, folders, capl
             os.truncate(handle, 100)
 
     with monkeypatch.context() as patch:
-        patch.setattr("d2pd.training.atomic_file.os.fsync", spoil)
+        patch.setattr("d2pd.atomic_file.os.fsync", spoil)
         run.train(1).save()
     assert "gives back of model_0000001.pth is not what it got" in warnings(caplog)[0]
     assert (mirror / "last_checkpoint").read_text() == "model_0000000.pth"

@@ -12,10 +12,10 @@ from torch import nn
 from d2pd.config_keys import default_config
 from d2pd.d2 import Boxes, EventStorage, Instances
 from d2pd.errors import UserError
-from d2pd.training.evidence import Evidence
-from d2pd.training.non_finite import DivergedError, Guard, build_guard
-from d2pd.training.replay import replay
-from d2pd.training.sample_faults import TargetError
+from d2pd.training.culprits.evidence import Evidence
+from d2pd.training.culprits.non_finite import DivergedError, Guard, build_guard
+from d2pd.training.culprits.replay import replay
+from d2pd.training.culprits.sample_faults import TargetError
 from d2pd.training.step import Step
 
 HEIGHT, WIDTH = 64, 96

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from d2pd.errors import WeightsError
-from d2pd.training.numpy_pickle import PickledArray, load_numpy_pickle
+from d2pd.training.weights.numpy_pickle import PickledArray, load_numpy_pickle
 
 NUMBERS = st.one_of(
     npst.boolean_dtypes(), npst.integer_dtypes(), npst.floating_dtypes(sizes=(16, 32, 64))

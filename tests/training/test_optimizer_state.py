@@ -8,7 +8,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from d2pd.d2 import build_lr_scheduler, get_cfg
 from d2pd.errors import WeightsError
-from d2pd.training.optimizer_state import apply_configured_rates, track_parameter_names
+from d2pd.training.checkpoints.optimizer_state import apply_configured_rates, track_parameter_names
 
 OPTIMIZERS = {
     "SGD": lambda groups: torch.optim.SGD(groups, lr=0.1, momentum=0.9),

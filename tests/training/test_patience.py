@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from d2pd.training.patience import Patience
+from d2pd.training.deciding.patience import Patience
 
 NAN, INF = math.nan, math.inf
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from d2pd.training.plain_data import plain
+from d2pd.training.checkpoints.plain_data import plain
 
 
 def test_state_becomes_plain_data():

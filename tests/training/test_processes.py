@@ -14,8 +14,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from d2pd.d2 import EventStorage
 from d2pd.errors import UserError
-from d2pd.training.evidence import Evidence
-from d2pd.training.non_finite import Guard
+from d2pd.training.culprits.evidence import Evidence
+from d2pd.training.culprits.non_finite import Guard
 from d2pd.training.step import Step
 
 RANKS = 2

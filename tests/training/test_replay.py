@@ -11,10 +11,10 @@ from torch import nn
 from d2pd.config_keys import default_config
 from d2pd.d2 import EventStorage
 from d2pd.errors import ConfigError, MissingFileError, UserError, WeightsError
-from d2pd.training.evidence import Evidence
-from d2pd.training.non_finite import Guard
+from d2pd.training.culprits.evidence import Evidence
+from d2pd.training.culprits.non_finite import Guard
+from d2pd.training.culprits.replay import model_of_config, replay
 from d2pd.training.precision import Precision
-from d2pd.training.replay import model_of_config, replay
 from d2pd.training.step import Step
 
 

@@ -15,7 +15,6 @@ from d2pd.d2 import TrainerBase
 from d2pd.errors import UserError
 from d2pd.training.interruption import Interruption
 from d2pd.training.pictures import write_pictures
-from d2pd.training.results import UnexpectedResultError, check_expected
 from d2pd.training.run import is_short, main
 from d2pd.training.trainer import Trainer
 
@@ -104,17 +103,6 @@ def test_without_resume_a_finished_run_is_not_written_over(finished, quick_opts)
     with pytest.raises(UserError, match="already holds a run"):
         run_main([*quick_opts, "OUTPUT_DIR", str(output)])
     assert {path: path.stat().st_mtime_ns for path in output.rglob("*")} == before
-
-
-def test_expected_results_are_compared_within_their_tolerance():
-    results = {"bbox": {"AP": 40.0, "AP50": 60.0}}
-    check_expected([["bbox", "AP", 40.4, 0.5], ["bbox", "AP50", 60.0, 0.0]], results)
-    with pytest.raises(UnexpectedResultError, match=r"bbox/AP is 40.00, expected 41 ± 0.5"):
-        check_expected([["bbox", "AP", 41, 0.5]], results)
-    with pytest.raises(UnexpectedResultError, match="bbox/AR is nan"):
-        check_expected([["bbox", "AR", 1, 0.5]], results)
-    with pytest.raises(UnexpectedResultError, match="final/bbox is nan"):
-        check_expected([["final", "bbox", 1, 0.5]], {"final": results})
 
 
 def test_mistake_during_training_leaves_no_traceback_and_a_fault_of_ours_does(caplog):

@@ -24,7 +24,7 @@ from d2pd.d2 import Boxes, DatasetCatalog, GeneralizedRCNN, Instances, MetadataC
 from d2pd.data.annotations.kaist import read_kaist_json
 from d2pd.data.augmentation import build_augmentation
 from d2pd.data.sampler import TrainingSampler
-from d2pd.training.sample_faults import TargetError
+from d2pd.training.culprits.sample_faults import TargetError
 
 pytestmark = pytest.mark.usefixtures("without_pictures")
 

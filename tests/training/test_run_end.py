@@ -5,7 +5,7 @@ import shutil
 import pytest
 from run_toys import THIN, Killed, assert_equal, assert_same_run, log_of, read, run_main
 
-from d2pd.training.checkpoint import Checkpointer
+from d2pd.training.checkpoints.checkpointer import Checkpointer
 from d2pd.training.hooks.pictures import Pictures
 from d2pd.training.hooks.write_rows import WriteRows
 from d2pd.training.interruption import TRY_AGAIN, Interruption, StopRequest

@@ -9,8 +9,8 @@ from d2pd.config_keys import default_config
 from d2pd.config_words import flatten
 from d2pd.d2 import ENGINE, MetadataCatalog
 from d2pd.errors import WeightsError
-from d2pd.training.plain_data import plain
-from d2pd.training.run_identity import (
+from d2pd.training.checkpoints.plain_data import plain
+from d2pd.training.checkpoints.run_identity import (
     check_same_run,
     compare_runs,
     describe_run,

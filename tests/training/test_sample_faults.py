@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from d2pd.d2 import Boxes, Instances
-from d2pd.training.sample_faults import (
+from d2pd.training.culprits.sample_faults import (
     BOX_NOT_FINITE,
     BOX_OUTSIDE_IMAGE,
     BOX_WITHOUT_AREA,

@@ -14,11 +14,11 @@ from d2pd.config_keys import default_config
 from d2pd.d2 import EventStorage, TrainerBase
 from d2pd.errors import ConfigError
 from d2pd.training.clipping import clip_norms
-from d2pd.training.culprit import TARGETS, Violation
-from d2pd.training.evidence import Evidence
-from d2pd.training.non_finite import DivergedError, Guard
+from d2pd.training.culprits.culprit import TARGETS, Violation
+from d2pd.training.culprits.evidence import Evidence
+from d2pd.training.culprits.non_finite import DivergedError, Guard
+from d2pd.training.culprits.sample_faults import TargetError
 from d2pd.training.precision import Precision
-from d2pd.training.sample_faults import TargetError
 from d2pd.training.step import Step, build_step
 
 

@@ -7,8 +7,8 @@ import torch
 from checkpoint_toys import Run, stock_content
 
 from d2pd.errors import WeightsError
-from d2pd.training.checkpoint_choice import choose_checkpoint
-from d2pd.training.training_state import iteration_of, read_training
+from d2pd.training.checkpoints.checkpoint_choice import choose_checkpoint
+from d2pd.training.checkpoints.training_state import iteration_of, read_training
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ import pytest
 import torch
 from torchvision.models import resnet18, resnet50
 
-from d2pd.training.weight_names import (
+from d2pd.training.weights.weight_names import (
     describe_model,
     name_layout,
     resnet_blocks,

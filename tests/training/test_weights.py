@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from torchvision.models import resnet18, resnet50
 
 from d2pd.errors import WeightsError
-from d2pd.training.weight_names import to_detectron2_names
-from d2pd.training.weights import match_weights
+from d2pd.training.weights.matching import match_weights
+from d2pd.training.weights.weight_names import to_detectron2_names
 
 PREDICTOR = "roi_heads.box_predictor."
 

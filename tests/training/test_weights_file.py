@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from d2pd.errors import MissingFileError, WeightsError
-from d2pd.training.weights_file import read_checkpoint, read_weights
+from d2pd.training.weights.weights_file import read_checkpoint, read_weights
 
 
 class Touch:

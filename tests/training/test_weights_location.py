@@ -6,7 +6,7 @@ import urllib.request
 import pytest
 
 from d2pd.errors import ConfigError, MissingFileError, WeightsError
-from d2pd.training.weights_location import cached_path, resolve_weights, weights_url
+from d2pd.training.weights.weights_location import cached_path, resolve_weights, weights_url
 
 URL = "https://example.org/models/r50.pkl"
 

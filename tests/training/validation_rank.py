@@ -17,11 +17,11 @@ from validation_toys import Mean, Noisy, make_loader, with_values
 
 from d2pd.d2 import comm
 from d2pd.errors import ConfigError
+from d2pd.training.deciding.patience import Patience
+from d2pd.training.deciding.watched_metric import WatchedMetric
 from d2pd.training.hooks.early_stopping import EarlyStopping
 from d2pd.training.interruption import StopTraining
-from d2pd.training.patience import Patience
 from d2pd.training.validation import validation_losses
-from d2pd.training.watched_metric import WatchedMetric
 
 
 class NeedsMore(Exception):

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from d2pd.d2 import HookBase, comm
-from d2pd.training.best_value import BestValue
-from d2pd.training.watched_metric import WatchedMetric
+from d2pd.training.deciding.best_value import BestValue
+from d2pd.training.deciding.watched_metric import WatchedMetric
 
 logger = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 import time
 
 from d2pd.d2 import HookBase
-from d2pd.training.checkpoint import Checkpointer
+from d2pd.training.checkpoints.checkpointer import Checkpointer
 
 
 class SaveBeforeEvaluation(HookBase):

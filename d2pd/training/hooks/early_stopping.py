@@ -4,8 +4,8 @@ import logging
 from typing import Any
 
 from d2pd.d2 import HookBase, comm
-from d2pd.training.patience import Patience
-from d2pd.training.watched_metric import WatchedMetric
+from d2pd.training.deciding.patience import Patience
+from d2pd.training.deciding.watched_metric import WatchedMetric
 
 logger = logging.getLogger(__name__)
 

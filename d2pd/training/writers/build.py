@@ -6,7 +6,7 @@ from d2pd.config_words import flatten
 from d2pd.d2 import CfgNode, EventWriter
 from d2pd.errors import UserError
 from d2pd.reporting.run_metrics import best_points, read_metrics
-from d2pd.training.decisions import validation_dataset, validation_period
+from d2pd.training.deciding.decisions import validation_dataset, validation_period
 from d2pd.training.writers.metrics_file import STOPPED, MetricsFile
 from d2pd.training.writers.run_log import RunLog
 from d2pd.training.writers.tensorboard import TensorboardEvents

@@ -5,8 +5,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from d2pd.atomic_file import atomic_file
 from d2pd.d2 import EventWriter, get_event_storage
-from d2pd.training.atomic_file import atomic_file
 from d2pd.training.writers.appended_file import append_text, cannot_write
 from d2pd.training.writers.new_scalars import new_scalars
 

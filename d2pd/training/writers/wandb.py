@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from d2pd.atomic_file import atomic_file
 from d2pd.d2 import CfgNode, EventWriter, get_event_storage
 from d2pd.errors import ConfigError
-from d2pd.training.atomic_file import atomic_file
 from d2pd.training.writers.appended_file import cannot_write
 from d2pd.training.writers.new_scalars import new_scalars
 

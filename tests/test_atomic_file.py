@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from d2pd.training.atomic_file import atomic_file, copy_file, remove_partials
+from d2pd.atomic_file import atomic_file, copy_file, remove_partials
 
 
 def test_the_file_takes_its_name_when_it_is_whole(tmp_path):
@@ -38,7 +38,7 @@ def test_a_kill_leaves_the_old_content_and_the_next_write_clears_up(tmp_path):
     path.write_bytes(b"old")
     script = (
         "import os, signal, sys; from pathlib import Path\n"
-        "from d2pd.training.atomic_file import atomic_file, copy_file, remove_partials\n"
+        "from d2pd.atomic_file import atomic_file, copy_file, remove_partials\n"
         "with atomic_file(Path(sys.argv[1])) as file:\n"
         "    file.write(b'half'); file.flush(); os.kill(os.getpid(), signal.SIGKILL)\n"
     )
@@ -88,7 +88,7 @@ def test_a_copy_is_the_same(tmp_path, size):
 def test_a_copy_that_comes_back_otherwise_leaves_the_old_one(tmp_path, monkeypatch, harm):
     (tmp_path / "a").write_bytes(b"content")
     (tmp_path / "b").write_bytes(b"old")
-    monkeypatch.setattr("d2pd.training.atomic_file.os.fsync", harm)
+    monkeypatch.setattr("d2pd.atomic_file.os.fsync", harm)
     with pytest.raises(OSError, match="gives back of b is not what it got"):
         copy_file(tmp_path / "a", tmp_path / "b")
     assert (tmp_path / "b").read_bytes() == b"old"

@@ -1,7 +1,7 @@
 import json
 import math
 
-from d2pd.training.strict_json import strict
+from d2pd.json_file import strict
 
 
 def test_result_is_strict_json_at_any_depth_and_keeps_the_rest():

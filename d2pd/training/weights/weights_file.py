@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from d2pd.errors import MissingFileError, WeightsError
-from d2pd.training.archive import ZIP_MAGIC, check_archive
-from d2pd.training.numpy_pickle import NUMPY_NAMES, WAY_OUT, PickledArray, load_numpy_pickle
-from d2pd.training.weight_names import name_layout, to_detectron2_names
+from d2pd.training.checkpoints.archive import ZIP_MAGIC, check_archive
+from d2pd.training.weights.numpy_pickle import NUMPY_NAMES, WAY_OUT, PickledArray, load_numpy_pickle
+from d2pd.training.weights.weight_names import name_layout, to_detectron2_names
 
 _OLD_TORCH_MAGIC = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
 _MEMORY_FACTOR, _MEMORY_SLACK = 8, 1 << 26

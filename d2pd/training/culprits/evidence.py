@@ -1,6 +1,5 @@
 """What is kept of a step that was not finite: JSON, picture and a file to run it again."""
 
-import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -9,11 +8,11 @@ from typing import IO, Any
 
 import torch
 
+from d2pd.atomic_file import atomic_file
+from d2pd.json_file import strict, write_json
 from d2pd.reporting.suspects import draw_suspects
-from d2pd.training.atomic_file import atomic_file
-from d2pd.training.culprit import Scene, Suspect, Verdict, Violation
-from d2pd.training.replay import write_step
-from d2pd.training.strict_json import strict
+from d2pd.training.culprits.culprit import Scene, Suspect, Verdict, Violation
+from d2pd.training.culprits.replay import write_step
 
 logger = logging.getLogger(__name__)
 
@@ -46,10 +45,9 @@ class Evidence:
         """
         stem = f"iter_{scene.iteration:07d}_rank{rank}"
 
-        def write_json(path: Path) -> None:
-            told = case_as_json(violation, verdict, scene, rank=rank, text=text)
-            with atomic_file(path) as file:
-                file.write(json.dumps(told, indent=2, ensure_ascii=False).encode())
+        def write_case(path: Path) -> None:
+            case = case_as_json(violation, verdict, scene, rank=rank, text=text)
+            write_json(path, case, indent=2)
 
         def write_picture(path: Path) -> None:
             partial = path.with_name(f".{path.name}.part")
@@ -64,7 +62,7 @@ class Evidence:
             with atomic_file(path) as file:
                 self._write_step(file, violation, scene, rank=rank, text=text)
 
-        written = self._attempt(write_json, f"{stem}.json")
+        written = self._attempt(write_case, f"{stem}.json")
         self._attempt(write_picture, f"{stem}.png")
         self._attempt(write_replay, f"{stem}.pt")
         return written

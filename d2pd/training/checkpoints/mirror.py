@@ -4,10 +4,10 @@ import logging
 import os
 from pathlib import Path
 
+from d2pd.atomic_file import copy_file, remove_partials
 from d2pd.errors import ConfigError, WeightsError
-from d2pd.training.archive import check_archive, read_seal
-from d2pd.training.atomic_file import copy_file, remove_partials
-from d2pd.training.checkpoint_folder import BEST_PATTERN, PATTERN, prune, write_tag
+from d2pd.training.checkpoints.archive import check_archive, read_seal
+from d2pd.training.checkpoints.checkpoint_folder import BEST_PATTERN, PATTERN, prune, write_tag
 
 logger = logging.getLogger(__name__)
 

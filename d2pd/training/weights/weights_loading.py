@@ -5,7 +5,7 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-from d2pd.training.weights import Match, WeightsFile, match_weights
+from d2pd.training.weights.matching import Match, WeightsFile, match_weights
 
 logger = logging.getLogger(__name__)
 

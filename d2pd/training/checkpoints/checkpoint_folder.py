@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from d2pd.training.atomic_file import atomic_file
+from d2pd.atomic_file import atomic_file
 
 TAG = "last_checkpoint"
 FINAL = "model_final.pth"

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from d2pd.errors import WeightsError
-from d2pd.training.weight_names import describe_model, resnet_blocks, resnet_name
-from d2pd.training.weights_file import WeightsFile, read_checkpoint, read_weights
-from d2pd.training.weights_location import resolve_weights
+from d2pd.training.weights.weight_names import describe_model, resnet_blocks, resnet_name
+from d2pd.training.weights.weights_file import WeightsFile, read_checkpoint, read_weights
+from d2pd.training.weights.weights_location import resolve_weights
 
 __all__ = [
     "Match",

@@ -13,7 +13,7 @@ import zipfile
 from pathlib import Path
 
 from d2pd.errors import WeightsError
-from d2pd.training.numpy_pickle import WAY_OUT
+from d2pd.training.weights.numpy_pickle import WAY_OUT
 
 ZIP_MAGIC = b"PK\x03\x04"
 _END_MAGIC = b"PK\x05\x06"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from d2pd.d2 import Boxes, CfgNode, EventStorage, Instances, build_model
 from d2pd.errors import ConfigError, MissingFileError, WeightsError
-from d2pd.training.culprit import (
+from d2pd.training.culprits.culprit import (
     MODEL_CHECKS,
     Alone,
     Scene,
@@ -22,9 +22,9 @@ from d2pd.training.culprit import (
     told,
     try_alone,
 )
-from d2pd.training.gradients import gradient_norm
+from d2pd.training.culprits.gradients import gradient_norm
+from d2pd.training.culprits.sample_faults import Fault, find_faults
 from d2pd.training.precision import Precision
-from d2pd.training.sample_faults import Fault, find_faults
 
 FORMAT = "d2pd step 1"
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
+from d2pd.atomic_file import atomic_file, remove_partials
 from d2pd.errors import UserError, WeightsError
-from d2pd.training.archive import seal_archive
-from d2pd.training.atomic_file import atomic_file, remove_partials
-from d2pd.training.checkpoint_folder import PATTERN, write_tag
-from d2pd.training.numpy_pickle import WAY_OUT
-from d2pd.training.plain_data import plain
-from d2pd.training.training_state import read_training
+from d2pd.training.checkpoints.archive import seal_archive
+from d2pd.training.checkpoints.checkpoint_folder import PATTERN, write_tag
+from d2pd.training.checkpoints.plain_data import plain
+from d2pd.training.checkpoints.training_state import read_training
+from d2pd.training.weights.numpy_pickle import WAY_OUT
 
 logger = logging.getLogger(__name__)
 

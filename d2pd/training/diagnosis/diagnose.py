@@ -1,7 +1,6 @@
 """``d2pd diagnose``: every training image once, in order, for labels and losses that ruin it."""
 
 import argparse
-import json
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,13 +18,13 @@ from d2pd.data.loader import build_diagnosis_loader
 from d2pd.data.records import load_train_records
 from d2pd.data.registration import register_from_config
 from d2pd.errors import ConfigError, UserError
+from d2pd.json_file import write_json
 from d2pd.reporting.gallery import draw_faults
-from d2pd.training.atomic_file import atomic_file
-from d2pd.training.checkpoint import Checkpointer
-from d2pd.training.diagnosis import Diagnosis
-from d2pd.training.examination import Measure, Sample, examine, label_sample
+from d2pd.training.checkpoints.checkpointer import Checkpointer
+from d2pd.training.culprits.replay import replay
+from d2pd.training.diagnosis.diagnosis import Diagnosis
+from d2pd.training.diagnosis.examination import Measure, Sample, examine, label_sample
 from d2pd.training.preflight import check_datasets, resolve_device
-from d2pd.training.replay import replay
 from d2pd.training.validation import ImageLosses, measure_images
 
 Record = dict[str, Any]
@@ -87,7 +86,8 @@ def look(cfg: CfgNode, args: argparse.Namespace) -> Diagnosis:
         for result in tqdm(results, **progress):
             diagnosis.images.append(result)
     finally:  # at Ctrl-C too, what was found so far is worth having
-        path = write_json(diagnosis, folder)
+        path = folder / "diagnose.json"
+        write_json(path, diagnosis.as_json(), indent=1)
         print(diagnosis.report())
         sheets = draw_findings(diagnosis, records, cfg, folder)
         print(_written(path, sheets, len(diagnosis.listed)))
@@ -158,14 +158,6 @@ def start_diagnosis(
     if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
         left, _ = drop_images_without_objects(left)
     return Diagnosis(len(records), len(left), cleaning, conditions)
-
-
-def write_json(diagnosis: Diagnosis, folder: Path) -> Path:
-    """Write ``diagnose.json`` into a folder that exists, and return its path."""
-    path = folder / "diagnose.json"
-    with atomic_file(path) as file:
-        file.write((json.dumps(diagnosis.as_json(), indent=1) + "\n").encode())
-    return path
 
 
 def draw_findings(

@@ -12,8 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from d2pd.d2 import EventStorage
+from d2pd.training.culprits.sample_faults import (
+    Fault,
+    Sample,
+    describe_faults,
+    find_faults,
+    image_label,
+)
 from d2pd.training.precision import BF16, FP16, Precision
-from d2pd.training.sample_faults import Fault, Sample, describe_faults, find_faults, image_label
 from d2pd.training.snapshot import Snapshot
 
 TARGETS, MODEL_CHECK, LOSS, GRADIENT = "targets", "model check", "loss", "gradient"

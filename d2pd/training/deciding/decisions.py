@@ -12,13 +12,13 @@ from torch import nn
 from d2pd.d2 import CfgNode
 from d2pd.data.loader import build_validation_loader
 from d2pd.errors import ConfigError
-from d2pd.training.best_value import BestValue, metric_mode
+from d2pd.training.deciding.best_value import BestValue, metric_mode
+from d2pd.training.deciding.patience import Patience
+from d2pd.training.deciding.watched_metric import WatchedMetric
 from d2pd.training.hooks.best_model import BestModel, Contest
 from d2pd.training.hooks.early_stopping import EarlyStopping
 from d2pd.training.hooks.validation_loss import ValidationLoss
-from d2pd.training.patience import Patience
 from d2pd.training.validation import Autocast, validation_losses
-from d2pd.training.watched_metric import WatchedMetric
 
 logger = logging.getLogger(__name__)
 

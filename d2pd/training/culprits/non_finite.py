@@ -5,7 +5,7 @@ from pathlib import Path
 
 from d2pd.d2 import CfgNode, MetadataCatalog, comm
 from d2pd.errors import UserError
-from d2pd.training.culprit import (
+from d2pd.training.culprits.culprit import (
     CALM,
     DATA,
     VERDICTS,
@@ -15,8 +15,8 @@ from d2pd.training.culprit import (
     Violation,
     isolate,
 )
-from d2pd.training.evidence import Evidence
-from d2pd.training.sample_faults import TargetError
+from d2pd.training.culprits.evidence import Evidence
+from d2pd.training.culprits.sample_faults import TargetError
 
 logger = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from d2pd.atomic_file import copy_file
 from d2pd.errors import MissingFileError, UserError, WeightsError
-from d2pd.training.atomic_file import copy_file
-from d2pd.training.checkpoint_folder import (
+from d2pd.training.checkpoints.checkpoint_folder import (
     BEST_PATTERN,
     FINAL,
     TAG,
@@ -19,8 +19,8 @@ from d2pd.training.checkpoint_folder import (
     read_tag,
     write_tag,
 )
-from d2pd.training.numpy_pickle import WAY_OUT
-from d2pd.training.training_state import iteration_of, read_training
+from d2pd.training.checkpoints.training_state import iteration_of, read_training
+from d2pd.training.weights.numpy_pickle import WAY_OUT
 
 logger = logging.getLogger(__name__)
 

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from d2pd.errors import WeightsError
-from d2pd.training.optimizer_state import NAMES
-from d2pd.training.plain_data import plain
-from d2pd.training.weights_file import WeightsFile, read_checkpoint
+from d2pd.training.checkpoints.optimizer_state import NAMES
+from d2pd.training.checkpoints.plain_data import plain
+from d2pd.training.weights.weights_file import WeightsFile, read_checkpoint
 
 
 def read_training(

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from d2pd.training.best_value import BestValue
+from d2pd.training.deciding.best_value import BestValue
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,13 @@ import torch
 from d2pd.data.cleaning import Drop, clean_records, image_name
 from d2pd.data.mapper import is_region, make_targets
 from d2pd.errors import UserError
-from d2pd.training.diagnosis import LOSS_NOT_FINITE, UNREADABLE_IMAGE, Finding, ImageResult
-from d2pd.training.sample_faults import CLASS_OUT_OF_RANGE, Fault, find_faults
+from d2pd.training.culprits.sample_faults import CLASS_OUT_OF_RANGE, Fault, find_faults
+from d2pd.training.diagnosis.diagnosis import (
+    LOSS_NOT_FINITE,
+    UNREADABLE_IMAGE,
+    Finding,
+    ImageResult,
+)
 from d2pd.training.validation import ImageLosses
 
 Record = Mapping[str, Any]

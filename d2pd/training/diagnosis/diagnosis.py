@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from d2pd.data.cleaning import CleaningReport
-from d2pd.training.strict_json import strict
+from d2pd.json_file import strict
 
 LOSS_NOT_FINITE = "loss_not_finite"
 UNREADABLE_IMAGE = "unreadable_image"

@@ -11,9 +11,14 @@ from torch.optim import Optimizer
 
 from d2pd.d2 import DetectionCheckpointer, comm
 from d2pd.errors import UserError, WeightsError
-from d2pd.training.checkpoint_choice import Choice, choose_checkpoint, log_choice, restore
-from d2pd.training.checkpoint_file import write_checkpoint
-from d2pd.training.checkpoint_folder import (
+from d2pd.training.checkpoints.checkpoint_choice import (
+    Choice,
+    choose_checkpoint,
+    log_choice,
+    restore,
+)
+from d2pd.training.checkpoints.checkpoint_file import write_checkpoint
+from d2pd.training.checkpoints.checkpoint_folder import (
     FINAL,
     checkpoint_name,
     find_checkpoints,
@@ -21,11 +26,11 @@ from d2pd.training.checkpoint_folder import (
     prune,
     write_tag,
 )
-from d2pd.training.mirror import Mirror
-from d2pd.training.optimizer_state import track_parameter_names
-from d2pd.training.training_state import read_training
-from d2pd.training.weights import read_checkpoint, resolve_weights
-from d2pd.training.weights_loading import load_weights
+from d2pd.training.checkpoints.mirror import Mirror
+from d2pd.training.checkpoints.optimizer_state import track_parameter_names
+from d2pd.training.checkpoints.training_state import read_training
+from d2pd.training.weights.matching import read_checkpoint, resolve_weights
+from d2pd.training.weights.weights_loading import load_weights
 
 logger = logging.getLogger(__name__)
 
