@@ -70,8 +70,13 @@ def _line(row: Row) -> str:
     if "median" in row:
         cells[2:4] = (f"{row[key]:.4g} {row['unit']}" for key in ("median", "median_against"))
     if "ratio" in row:
-        cells[4:] = f"{row['ratio']:.3f}", f"{row['low']:.3f} - {row['high']:.3f}"
+        ratio, low, high = (_ratio(row[key]) for key in ("ratio", "low", "high"))
+        cells[4:] = ratio, f"{low} - {high}"
     return f"| {' | '.join(cells)} |"
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.3f}" if value >= 0.1 else f"{value:.2g}"
 
 
 def _facts(cfg: CfgNode, data: str) -> dict[str, Any]:
