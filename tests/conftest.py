@@ -1,11 +1,23 @@
 """Fixtures for all tests."""
 
+import logging
+import os
 from pathlib import Path
 
 import pytest
 
+# Before torch is imported. Small models gain nothing by more, and lose much where cores are few.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 ROOT = Path(__file__).resolve().parent.parent
 SHARED_DATA = ROOT.parent / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def _logs_reach_caplog() -> None:
+    """Undo what a run of an earlier test has set up: its loggers keep their messages."""
+    for name in ("d2pd", "detectron2"):
+        logging.getLogger(name).propagate = True
 
 
 @pytest.fixture(scope="session")

@@ -109,8 +109,8 @@ def test_a_python_that_is_not_there_is_told(tmp_path):
     ("target", "command"),
     [
         ("demo", "train_net.py --config-file configs/quick/faster_rcnn_synthetic.yaml"),
-        ("test", "pytest --cov=d2pd"),
-        ("test-all", "pytest -m ''"),
+        ("test", "pytest -n auto --cov=d2pd"),
+        ("test-all", "pytest -n auto -m ''"),
         ("lint", "ruff check ."),
         ("record-contract", "tests/engine_contract/record.py"),
     ],

@@ -42,7 +42,6 @@ def test_row_written_again_after_a_resume_counts_once(tmp_path):
 def test_row_that_is_not_whole_is_left_out_and_named(tmp_path, caplog):
     path = write(tmp_path / "m.json", [{"iteration": 0, "total_loss": 3.0}])
     path.write_text(path.read_text() + '{"iteration": 20, "tot')
-    logging.getLogger("d2pd").propagate = True
     with caplog.at_level(logging.WARNING):
         assert read_metrics(path) == {"total_loss": [(0, 3.0)]}
     assert "m.json:2: not a whole row" in caplog.text

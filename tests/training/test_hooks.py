@@ -1,6 +1,5 @@
 """The small hooks: when they act, and what a resume finds again."""
 
-import logging
 import math
 from types import SimpleNamespace
 
@@ -234,7 +233,6 @@ def test_full_disk_at_the_end_does_not_hide_the_first_error(caplog):
     writers = Full(found)
     hook = WriteRows(lambda: writers)
     run_hooks(found, [hook], range(3))
-    logging.getLogger("d2pd").propagate = True
     try:
         raise ZeroDivisionError
     except ZeroDivisionError:

@@ -97,7 +97,6 @@ def test_later_and_half_written_rows_are_cut_and_counted(tmp_path, caplog):
     path = tmp_path / "metrics.json"
     kept = '{"iteration": 4, "total_loss": NaN}\n'
     path.write_text(kept + '{"iteration": 9, "a": 1}\n{"iteration": 14, "a": 1}\n{"iter')
-    logging.getLogger("d2pd").propagate = True
     with caplog.at_level(logging.INFO):
         MetricsFile(path, keep_through=4)
     assert path.read_text() == kept

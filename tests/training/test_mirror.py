@@ -67,7 +67,6 @@ def test_run_that_ends_without_its_mirror_says_what_to_do(run, folders, caplog):
     run.save_final()
     shutil.rmtree(mirror)
     mirror.write_text("a file now")
-    logging.getLogger("d2pd").propagate = True
     run.checkpointer.update_mirror()
     assert f"The run is over, and the mirror {mirror} lacks what came last" in caplog.text
     assert f"it is whole in {out}, copy it by hand" in caplog.text

@@ -1,4 +1,3 @@
-import logging
 import random
 from types import SimpleNamespace
 
@@ -89,7 +88,6 @@ def test_what_the_model_gets_to_see_is_shown_once_a_run(tmp_path, storage):
 
 
 def test_failure_to_draw_warns_and_leaves_the_rest(tmp_path, storage, caplog):
-    logging.getLogger("d2pd").propagate = True
 
     def fail():
         raise KeyError("no such dataset")
@@ -101,7 +99,6 @@ def test_failure_to_draw_warns_and_leaves_the_rest(tmp_path, storage, caplog):
 
 
 def test_broken_files_warn_and_do_not_end_the_run(tmp_path, storage, caplog):
-    logging.getLogger("d2pd").propagate = True
     (tmp_path / "metrics.json").mkdir()  # cannot be read as a file
     (tmp_path / "curves.png").mkdir()  # nor written
     (tmp_path / "train_batch.png").write_bytes(b"no picture")

@@ -116,7 +116,6 @@ def test_mistake_during_training_leaves_no_traceback_and_a_fault_of_ours_does(ca
         def run_step(self):
             raise self._error
 
-    logging.getLogger(TrainerBase.__module__.split(".")[0]).propagate = True
     for error, is_logged in ((UserError("a bad picture"), False), (KeyError("bug"), True)):
         caplog.clear()
         with pytest.raises(type(error)):
@@ -137,6 +136,5 @@ def test_output_without_a_row_of_metrics_gives_no_curves_and_no_error(tmp_path, 
     (tmp_path / "metrics.json").write_text("")
     cfg = default_config()
     cfg.OUTPUT_DIR = str(tmp_path)
-    logging.getLogger("d2pd").propagate = True
     assert write_pictures(cfg) == {}
     assert "no curves: " in caplog.text

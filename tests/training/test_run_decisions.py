@@ -130,8 +130,8 @@ def test_best_model_is_what_it_claims_to_be(opts, tmp_path, monkeypatch):
         tags.append(name)
         (folder / "last_checkpoint").write_text(name)
 
-    for module in ("checkpoint", "checkpoint_file"):
-        monkeypatch.setattr(f"d2pd.training.{module}.write_tag", note)
+    for module in ("checkpointer", "checkpoint_file"):
+        monkeypatch.setattr(f"d2pd.training.checkpoints.{module}.write_tag", note)
     learning = ["SOLVER.BASE_LR", "0.02"]
     run_main(tmp_path / "run", [*opts, *learning])
 

@@ -260,7 +260,6 @@ def test_many_metrics_are_broken_into_lines_that_fit(path, storage):
 
 
 def test_terminal_gets_the_same_lines(path, storage, caplog):
-    logging.getLogger("d2pd").propagate = True
     put(storage, 19)
     with caplog.at_level(logging.INFO, logger="d2pd.run"):
         log_at(path).write()

@@ -132,7 +132,6 @@ def test_what_the_server_has_is_not_sent_again(tmp_path, wandb):
 
 
 def test_network_that_fails_warns_once_and_training_goes_on(tmp_path, wandb, caplog):
-    logging.getLogger("d2pd").propagate = True
     with EventStorage() as storage:
         writer = open_writer(tmp_path)
         wandb.runs[0].failure = ConnectionError("no route\nto host")
@@ -150,7 +149,6 @@ def test_network_that_fails_warns_once_and_training_goes_on(tmp_path, wandb, cap
 
 
 def test_server_that_cannot_be_reached_is_made_up_for_later(tmp_path, wandb, caplog):
-    logging.getLogger("d2pd").propagate = True
     wandb.failures = [RuntimeError("No API key configured")]
     with EventStorage() as storage:
         writer = open_writer(tmp_path)
@@ -163,7 +161,6 @@ def test_server_that_cannot_be_reached_is_made_up_for_later(tmp_path, wandb, cap
 
 
 def test_package_that_does_nothing_at_all_costs_nothing_but_its_log(tmp_path, wandb, caplog):
-    logging.getLogger("d2pd").propagate = True
     wandb.failures = [RuntimeError("one"), RuntimeError("two")]
     with EventStorage() as storage:
         writer = open_writer(tmp_path)
