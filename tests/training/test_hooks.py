@@ -160,12 +160,16 @@ class Rows:
 
     def __init__(self, found):
         self.written, self.trainer, self.end, self.is_closed = [], found, None, False
+        self.stop = None
 
     def write(self):
         self.written.append(self.trainer.iter)
 
-    def finish(self, iteration, reason, *, is_early):
-        self.end = (iteration, reason, is_early)
+    def note_stop(self, iteration, reason):
+        self.stop = (iteration, reason)
+
+    def finish(self, reason):
+        self.end = reason
 
     def close(self):
         self.is_closed = True
@@ -190,13 +194,13 @@ def run_rows(found, iterations, error=None):
 def test_rows_are_written_every_20_iterations_and_last():
     writers = run_rows(trainer(max_iter=50), range(50))
     assert writers.written == [19, 39, 49]
-    assert writers.end == (50, "all 50 iterations are done", False)
+    assert (writers.end, writers.stop) == ("all 50 iterations are done", None)
 
 
 def test_rows_before_an_error_are_written_too():
     writers = run_rows(trainer(max_iter=50), range(31), ZeroDivisionError())
     assert writers.written == [19, 31]
-    assert writers.end == (31, "ended by ZeroDivisionError in iteration 31", False)
+    assert writers.end == "ended by ZeroDivisionError in iteration 31"
 
 
 def test_run_asked_to_stop_writes_no_row_that_a_whole_one_has_not():
@@ -204,7 +208,7 @@ def test_run_asked_to_stop_writes_no_row_that_a_whole_one_has_not():
     found.stop_request = StopRequest("stopped by SIGTERM", 143)
     writers = run_rows(found, range(8), StopTraining())
     assert writers.written == []
-    assert writers.end[1:] == ("stopped by SIGTERM: --resume goes on", False)
+    assert (writers.end, writers.stop) == ("stopped by SIGTERM: --resume goes on", None)
 
 
 def test_early_stop_writes_its_row_and_its_reason():
@@ -212,7 +216,8 @@ def test_early_stop_writes_its_row_and_its_reason():
     found.stop_reason = "val/total_loss has not improved"
     writers = run_rows(found, range(7, 8), StopTraining())
     assert writers.written == [7]
-    assert writers.end[1:] == ("val/total_loss has not improved", True)
+    assert writers.end == "stopped after iteration 8: val/total_loss has not improved"
+    assert writers.stop == (7, "val/total_loss has not improved")
 
 
 def test_row_that_a_kill_has_left_out_is_written_when_the_run_goes_on():
@@ -226,7 +231,7 @@ def test_row_that_a_kill_has_left_out_is_written_when_the_run_goes_on():
 
 def test_full_disk_at_the_end_does_not_hide_the_first_error(caplog):
     class Full(Rows):
-        def finish(self, iteration, reason, *, is_early):
+        def finish(self, reason):
             raise UserError("the disk is full")
 
     found = trainer(max_iter=50)

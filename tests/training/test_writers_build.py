@@ -37,7 +37,7 @@ def test_run_that_is_killed_and_resumed_leaves_one_record(cfg, tmp_path):
         storage.put_scalars(**{"bbox/AP": 19.0}, smoothing_hint=False, cur_iter=19)
         writers = build_writers(cfg, start_iter=20, max_iter=40, num_images=20)
         train(storage, writers, range(20, 40))
-        writers.finish(39, "all 40 iterations are done", is_early=False)
+        writers.finish("all 40 iterations are done")
         writers.close()
 
     rows = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
@@ -66,17 +66,13 @@ def test_row_of_a_pending_evaluation_is_written_anew(cfg, tmp_path):
     assert "bbox  AP 9" in after
 
 
-def test_early_end_is_told_in_both_files(cfg, tmp_path):
+def test_early_end_is_a_row_of_its_own(cfg, tmp_path):
     with EventStorage() as storage:
         writers = build_writers(cfg, start_iter=0, max_iter=40, num_images=20)
         train(storage, writers, range(10))
-        writers.finish(9, "bbox/AP has not improved", is_early=True)
+        writers.note_stop(9, "bbox/AP has not improved")
     last = json.loads((tmp_path / "metrics.json").read_text().splitlines()[-1])
     assert last == {"iteration": 9, "stopped": "bbox/AP has not improved"}
-    assert (
-        "=== stopped after iteration 9: bbox/AP has not improved, "
-        in (tmp_path / "run.log").read_text()
-    )
 
 
 def test_weights_and_biases_gets_its_pictures_before_tensorboard_clears_them(cfg, monkeypatch):

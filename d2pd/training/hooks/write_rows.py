@@ -36,21 +36,22 @@ class WriteRows(HookBase):
 
     def after_step(self) -> None:
         """Write when it is time. A run asked to stop writes no row that a whole one has not."""
-        if self._writers and (
-            self.trainer.is_row_due(self.trainer.iter) or self.trainer.stop_reason
-        ):
-            self._writers.write()
+        trainer, writers = self.trainer, self._writers
+        if writers and (trainer.is_row_due(trainer.iter) or trainer.stop_reason):
+            writers.write()
+            if trainer.stop_reason:
+                writers.note_stop(trainer.iter, trainer.stop_reason)
 
     def after_train(self) -> None:
         """Say how it ended, after an error with what was logged before it; then close."""
         writers, error = self._writers, sys.exception()
         if writers is None:  # an error before the first file was opened
             return
-        trainer, reason = self.trainer, self._reason(error)
+        reason = self._reason(error)
         try:
             if error is not None and not isinstance(error, StopTraining):
                 writers.write()
-            writers.finish(trainer.iter, reason, is_early=reason == trainer.stop_reason)
+            writers.finish(reason)
             writers.close()
         except UserError as second:  # a full disk, perhaps; the first error is the one to tell
             if error is None:
@@ -62,7 +63,7 @@ class WriteRows(HookBase):
         if trainer.stop_request is not None:
             return f"{trainer.stop_request.reason}: --resume goes on"
         if trainer.stop_reason is not None:
-            return str(trainer.stop_reason)
+            return f"stopped after iteration {trainer.iter}: {trainer.stop_reason}"
         if error is not None:
             return f"ended by {type(error).__name__} in iteration {trainer.iter}"
         return f"all {trainer.max_iter} iterations are done"

@@ -39,21 +39,24 @@ class RunWriters(EventWriter):
         for writer in (self.run_log, self.metrics, *self.others):
             writer.write()
 
-    def finish(self, iteration: int, reason: str, *, is_early: bool) -> None:
-        """Say why the run ends; to be called after the last ``write``.
+    def note_stop(self, iteration: int, reason: str) -> None:
+        """Say in ``metrics.json``, and so in the curves, why a run stops by itself.
 
         Args:
-            iteration: Last one.
+            iteration: Last one, whose row is written.
             reason: For a person.
-            is_early: The run has stopped by itself before ``SOLVER.MAX_ITER``: ``metrics.json``
-                and the curves then tell the reason.
 
         Raises:
             UserError: If the disk is full.
         """
-        if is_early:
-            self.metrics.append(iteration, **{STOPPED: reason})
-            reason = f"stopped after iteration {iteration}: {reason}"
+        self.metrics.append(iteration, **{STOPPED: reason})
+
+    def finish(self, reason: str) -> None:
+        """Say in ``run.log`` why the run ends.
+
+        Raises:
+            UserError: If the disk is full.
+        """
         self.run_log.finish(reason)
 
     def close(self) -> None:
