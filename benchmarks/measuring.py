@@ -124,9 +124,8 @@ def compare(samples: Samples, pairs: Sequence[tuple[str, str]], unit: str) -> li
         ours, theirs = np.array(samples[variant]), np.array(samples[other])
         row: Row = {"variant": variant, "against": other, "unit": unit}
         if ours.size and theirs.size:
+            low, ratio, high = (float(part) for part in np.percentile(ours / theirs, (25, 50, 75)))
             row |= {"median": float(np.median(ours)), "median_against": float(np.median(theirs))}
-            if theirs.all():  # nothing is a multiple of no memory
-                low, ratio, high = (float(q) for q in np.percentile(ours / theirs, (25, 50, 75)))
-                row |= {"ratio": ratio, "low": low, "high": high}
+            row |= {"ratio": ratio, "low": low, "high": high}
         rows.append(row)
     return rows

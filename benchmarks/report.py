@@ -69,7 +69,6 @@ def _line(row: Row) -> str:
     cells = [row["variant"], row["against"], "not measured", "not measured", "", ""]
     if "median" in row:
         cells[2:4] = (f"{row[key]:.4g} {row['unit']}" for key in ("median", "median_against"))
-    if "ratio" in row:
         ratio, low, high = (_ratio(row[key]) for key in ("ratio", "low", "high"))
         cells[4:] = ratio, f"{low} - {high}"
     return f"| {' | '.join(cells)} |"
