@@ -38,6 +38,9 @@ def train(words):
     from d2pd.training.run import main
 
     torch.set_num_threads(1)
+    # As from the command line: workers of the loader are children of this process, and end when it
+    # is killed. Those of a server of its own would outlive it.
+    multiprocessing.set_start_method("fork", force=True)
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - for the life of the process
     main(train_parser().parse_args(words))
 
