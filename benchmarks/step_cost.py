@@ -25,7 +25,7 @@ from measuring import (
 from report import OtherWork, report
 
 from d2pd.d2 import CfgNode, EventStorage, build_model
-from d2pd.data.loader import first_samples
+from d2pd.data.loader import build_train_dataset, first_samples
 from d2pd.training.clipping import build_clipping
 from d2pd.training.culprits.gradients import gradient_norm
 from d2pd.training.culprits.sample_faults import find_faults
@@ -56,7 +56,7 @@ def main() -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # or CUDA refuses deterministic
     with drawn_config(args) as cfg, EventStorage(0):
         cfg.SOLVER.IMS_PER_BATCH, cfg.SOLVER.BASE_LR = args.batch, 0.0
-        samples = first_samples(cfg, args.images)
+        samples = first_samples(build_train_dataset(cfg), args.images)
         batches = [samples[at : at + args.batch] for at in range(0, args.images, args.batch)]
         if args.peak:
             run = build_variant(cfg, args.peak, batches)

@@ -154,6 +154,7 @@ def _synth(args: argparse.Namespace) -> int:
 
 def _show(args: argparse.Namespace) -> int:
     from d2pd.config import load_config
+    from d2pd.data.loader import build_train_dataset
     from d2pd.data.registration import register_from_config
     from d2pd.training.pictures import write_train_batch
     from d2pd.training.preflight import check_datasets
@@ -161,7 +162,7 @@ def _show(args: argparse.Namespace) -> int:
     cfg = load_config(args.config_file, args.opts)
     register_from_config(cfg)
     check_datasets(cfg, cfg.DATASETS.TRAIN)
-    print(write_train_batch(cfg, Path(cfg.OUTPUT_DIR)))
+    print(write_train_batch(cfg, build_train_dataset(cfg), Path(cfg.OUTPUT_DIR)))
     return 0
 
 

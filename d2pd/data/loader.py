@@ -76,12 +76,6 @@ class SampleLoader:
     def __len__(self) -> int:
         return len(self.loader)
 
-    @property
-    def num_images(self) -> int:
-        """Number of different images."""
-        dataset: Any = self.loader.dataset
-        return len(dataset)
-
     def __iter__(self) -> Iterator[list[Sample]]:
         for batch in self.loader:
             for item in batch:
@@ -104,6 +98,29 @@ class Batches:
             yield list(islice(stream, self.batch_size))
 
 
+class TrainingLoader(SampleLoader):
+    """Batches without end, from the first or from those of a later iteration."""
+
+    def __init__(
+        self, loader: DataLoader[Sample | UserError], dataset: MappedRecords, total_batch: int
+    ) -> None:
+        """Wrap a loader whose batch sampler is ``Batches``.
+
+        Args:
+            loader: Over ``ErrorsAsItems`` of ``dataset``.
+            dataset: The training images.
+            total_batch: Images of an iteration over all processes.
+        """
+        super().__init__(loader)
+        self.dataset = dataset
+        self._total_batch = total_batch
+
+    def start_at(self, iteration: int) -> None:
+        """Begin with the batch that an uninterrupted run would have at this iteration."""
+        batches: Any = self.loader.batch_sampler
+        batches.sampler.start = iteration * self._total_batch
+
+
 def build_train_dataset(cfg: CfgNode) -> MappedRecords:
     """Return the training records with training augmentation and targets."""
     mapper = Mapper(
@@ -116,14 +133,12 @@ def build_train_dataset(cfg: CfgNode) -> MappedRecords:
     return MappedRecords(load_train_records(cfg), mapper)
 
 
-def build_train_loader(cfg: CfgNode, start_iter: int = 0) -> SampleLoader:
+def build_train_loader(cfg: CfgNode) -> TrainingLoader:
     """Build the endless training loader.
 
     Args:
         cfg: Read here and not below: DATASETS.TRAIN, DATALOADER, INPUT, SEED and
             SOLVER.IMS_PER_BATCH, the batch size over all processes.
-        start_iter: Iteration to start from; the batches are those that an uninterrupted run
-            would have had there.
 
     Returns:
         Batches without end, lists of samples as ``Mapper`` makes them; the same ones for any
@@ -143,7 +158,6 @@ def build_train_loader(cfg: CfgNode, start_iter: int = 0) -> SampleLoader:
     sampler = TrainingSampler(
         len(dataset),
         dataset.mapper.seed,
-        start=start_iter * total,
         rank=comm.get_rank(),
         world_size=world_size,
     )
@@ -154,7 +168,7 @@ def build_train_loader(cfg: CfgNode, start_iter: int = 0) -> SampleLoader:
         collate_fn=_as_list,
         worker_init_fn=_calm_worker,
     )
-    return SampleLoader(loader)
+    return TrainingLoader(loader, dataset, total)
 
 
 def build_test_loader(cfg: CfgNode, dataset_name: str) -> SampleLoader:
@@ -238,17 +252,14 @@ def one_by_one(
     )
 
 
-def first_samples(cfg: CfgNode, count: int, start_iter: int = 0) -> list[Sample]:
-    """Return the samples that training begins with, made in this process.
+def first_samples(dataset: MappedRecords, count: int) -> list[Sample]:
+    """Return the samples that a training begins with, made in this process.
 
     Args:
-        cfg: As for ``build_train_loader``.
+        dataset: Of ``build_train_dataset``.
         count: Number of samples.
-        start_iter: Iteration that training begins at.
     """
-    dataset = build_train_dataset(cfg)
-    start = start_iter * cfg.SOLVER.IMS_PER_BATCH
-    sampler = TrainingSampler(len(dataset), dataset.mapper.seed, start=start)
+    sampler = TrainingSampler(len(dataset), dataset.mapper.seed)
     return [dataset[item] for item in islice(sampler, count)]
 
 

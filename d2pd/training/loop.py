@@ -1,6 +1,7 @@
 """The loop: Detectron2's, with an end before the last iteration and with pending evaluations."""
 
 import logging
+from contextlib import suppress
 from typing import Any
 
 from d2pd.d2 import CfgNode, DefaultTrainer, HookBase, TrainerBase, comm
@@ -46,10 +47,9 @@ class Loop(DefaultTrainer):
         loop_logger = logging.getLogger(TrainerBase.__module__)
         loop_logger.addFilter(is_not_of_the_user)
         try:
-            with self._interruption:
+            # A stop ends here and not in what is raised below: its frames keep workers alive.
+            with suppress(StopTraining), self._interruption:
                 TrainerBase.train(self, self.start_iter, self.max_iter)
-        except StopTraining:
-            pass  # what follows is raised outside of it: its frames would keep the workers alive
         finally:
             loop_logger.removeFilter(is_not_of_the_user)
             self._trainer.close()

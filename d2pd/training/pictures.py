@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from d2pd.d2 import CfgNode, DatasetCatalog, MetadataCatalog
-from d2pd.data.loader import first_samples
+from d2pd.data.loader import MappedRecords, first_samples
 from d2pd.errors import ConfigError, UserError
 from d2pd.reporting.curves import draw_curves
 from d2pd.reporting.gallery import draw_batch, draw_detections
@@ -16,11 +16,12 @@ logger = logging.getLogger(__name__)
 PREVIEW_SAMPLES = 8
 
 
-def write_train_batch(cfg: CfgNode, folder: Path) -> Path:
+def write_train_batch(cfg: CfgNode, dataset: MappedRecords, folder: Path) -> Path:
     """Draw the first samples of the training exactly as the model gets them.
 
     Args:
         cfg: Its training datasets registered.
+        dataset: Of ``build_train_dataset(cfg)``.
         folder: ``train_batch.png`` is written here; made if it is not there.
 
     Returns:
@@ -35,7 +36,8 @@ def write_train_batch(cfg: CfgNode, folder: Path) -> Path:
         raise ConfigError(f"OUTPUT_DIR {folder} cannot be made: {error}") from error
     path = folder / "train_batch.png"
     classes = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).thing_classes
-    draw_batch(first_samples(cfg, PREVIEW_SAMPLES), classes, path, image_format=cfg.INPUT.FORMAT)
+    samples = first_samples(dataset, PREVIEW_SAMPLES)
+    draw_batch(samples, classes, path, image_format=cfg.INPUT.FORMAT)
     return path
 
 

@@ -188,13 +188,16 @@ class Step(TrainerBase):
         self, samples: list[Sample], part: int
     ) -> tuple[dict[str, Tensor], dict[str, float]]:
         losses: dict[str, Tensor] = {}
+        values: dict[str, float] = {}
         text = ""
         try:
             with self.autocast():
                 losses = self.model(samples)
+            # Together: on a GPU each look at a number waits for all that came before.
+            found = torch.stack(list(losses.values())).detach().tolist()
+            values = dict(zip(losses, found, strict=True))
         except MODEL_CHECKS as error:
             where, text = MODEL_CHECK, f"the model's own check failed: {told(error)}"
-        values = {name: float(loss.detach()) for name, loss in losses.items()}
         if not all(math.isfinite(value) for value in values.values()):
             named = ", ".join(f"{name}={value:.4g}" for name, value in values.items())
             where, text = LOSS, f"the loss is not finite ({named})"

@@ -176,7 +176,7 @@ class Trainer(Loop):
             self.cfg,
             start_iter=self.start_iter,
             max_iter=self.max_iter,
-            num_images=self.data_loader.num_images,
+            num_images=len(self.data_loader.dataset),
             is_pending=self.is_pending,
         )
 
@@ -197,7 +197,7 @@ class Trainer(Loop):
         rest = self.checkpointer.resume(choice)
         self.start_iter = self.iter + 1
         self.is_pending = bool(rest.get("pending"))
-        self.data_loader = build_train_loader(self.cfg, self.start_iter)
+        self.data_loader.start_at(self.start_iter)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up what ``state_dict`` returned; rates and decay are those of the configuration."""
@@ -211,7 +211,7 @@ class Trainer(Loop):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode) -> Iterable[list[dict[str, Any]]]:
-        """Build the endless loader, from its first sample; ``resume_or_load`` moves it on."""
+        """Build the endless loader; ``resume_or_load`` moves it on."""
         return build_train_loader(cfg)
 
     @classmethod

@@ -9,7 +9,7 @@ import torch
 from d2pd.config_keys import default_config
 from d2pd.d2 import Boxes, DatasetCatalog, Instances, MetadataCatalog
 from d2pd.data.annotations import read_kaist_json
-from d2pd.data.loader import build_test_loader, first_samples
+from d2pd.data.loader import build_test_loader, build_train_dataset, first_samples
 from d2pd.data.registration import register_csv
 from d2pd.evaluation.coco import evaluate_boxes
 from d2pd.evaluation.evaluators import CocoEvaluator
@@ -48,7 +48,7 @@ def test_labels_as_detections_on_real_photos_are_perfect(faces):
 
 
 def test_training_samples_of_real_photos_keep_their_boxes(faces):
-    samples = first_samples(faces, 85)
+    samples = first_samples(build_train_dataset(faces), 85)
     assert len({sample["image_id"] for sample in samples}) == 85
     objects = sum(len(sample["instances"]) for sample in samples)
     assert objects == sum(len(r["annotations"]) for r in DatasetCatalog.get(FACES))
