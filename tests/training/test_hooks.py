@@ -136,6 +136,8 @@ def test_history_comes_back_with_values_iterations_and_hints():
         hook.trainer = trainer(storage=storage)
         for storage.iter in range(30):
             storage.put_scalar("loss", float(storage.iter))
+            for part in range(2):  # as a model does whose batch is divided into parts
+                storage.put_scalar("accuracy", float(storage.iter % 7 + part))
             if storage.iter % 10 == 9:
                 storage.put_scalar("val/loss", storage.iter / 2, smoothing_hint=False)
             storage.put_scalar("time", 1.0)
@@ -144,6 +146,7 @@ def test_history_comes_back_with_values_iterations_and_hints():
         latest = storage.latest()
     del shown["time"], latest["time"]  # a clock of that process
     assert len(state["loss"]["values"]) == WINDOW
+    assert len(state["accuracy"]["values"]) == 2 * WINDOW
 
     with EventStorage(30) as storage:
         hook = ScalarHistory()
@@ -152,7 +155,11 @@ def test_history_comes_back_with_values_iterations_and_hints():
         hook.before_train()
         assert storage.latest() == latest
         assert storage.latest_with_smoothing_hint(WINDOW) == shown
-        assert storage.smoothing_hints() == {"loss": True, "val/loss": False}
+        assert storage.smoothing_hints() == {
+            "loss": True,
+            "accuracy": True,
+            "val/loss": False,
+        }
 
 
 class Rows:

@@ -62,19 +62,23 @@ def can_resume(output):
 
 
 def train_with_kills(output, opts, seed, most_kills):
-    """Kill at random moments until the run gets through; return how often it was killed."""
+    """Kill at random moments until the run gets through, after at least one kill."""
     draw = random.Random(seed)
-    for kills in range(most_kills):
-        process = start(output, opts, "--resume" if can_resume(output) else "--overwrite")
-        process.join(timeout=draw.uniform(0.5, 5))
+    longest, kills = 5.0, 0
+    while kills < most_kills:
+        process = start(output, opts, "--resume" if kills and can_resume(output) else "--overwrite")
+        process.join(timeout=draw.uniform(0.1, 1) * longest)
         if not process.is_alive():
             assert process.exitcode == 0
-            return kills
+            if kills:
+                return
+            longest /= 2  # a fast machine: once more from the start
+            continue
         os.kill(process.pid, signal.SIGKILL)
         process.join()
+        kills += 1
         time.sleep(0.05)
     finish(start(output, opts, "--resume" if can_resume(output) else "--overwrite"))
-    return most_kills
 
 
 def assert_same_run(one, other):
@@ -103,8 +107,7 @@ def test_rows_hold_validation_evaluation_and_best_at_their_own_iteration(whole):
 
 def test_killed_at_random_moments_it_ends_as_if_never_killed(whole, tmp_path):
     output, opts = whole
-    kills = train_with_kills(tmp_path / "run", opts, seed=1, most_kills=6)
-    assert kills >= 2
+    train_with_kills(tmp_path / "run", opts, seed=1, most_kills=6)
     assert_same_run(tmp_path / "run", output)
 
 
@@ -112,5 +115,5 @@ def test_killed_at_random_moments_it_ends_as_if_never_killed(whole, tmp_path):
 @pytest.mark.parametrize("seed", range(2, 7))
 def test_many_more_kills_change_nothing_either(whole, tmp_path, seed):
     output, opts = whole
-    assert train_with_kills(tmp_path / "run", opts, seed, most_kills=12) >= 1
+    train_with_kills(tmp_path / "run", opts, seed, most_kills=12)
     assert_same_run(tmp_path / "run", output)

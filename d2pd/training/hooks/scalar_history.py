@@ -29,14 +29,14 @@ class ScalarHistory(HookBase):
         self._restored = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return name -> the values of the last iterations, and whether writers smooth them."""
+        """Return name -> its values of ``WINDOW`` iterations, and whether writers smooth them."""
         storage = getattr(self.trainer, "storage", None)
         if storage is None:  # training has not begun: what was loaded is all there is
             return self._restored
         hints = storage.smoothing_hints()
         return {
             name: {
-                "values": [[float(v), int(i)] for v, i in history.values()[-WINDOW:]],
+                "values": [[float(v), int(i)] for v, i in _in_window(history.values())],
                 "is_smoothed": hints[name],
             }
             for name, history in storage.histories().items()
@@ -46,3 +46,8 @@ class ScalarHistory(HookBase):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep what ``state_dict`` returned until training starts."""
         self._restored = state_dict
+
+
+def _in_window(values: list[tuple[float, int]]) -> list[tuple[float, int]]:
+    """Return those that a median is of; a model puts its own once per part of the batch."""
+    return [(value, at) for value, at in values if at > values[-1][1] - WINDOW]
