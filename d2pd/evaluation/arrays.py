@@ -1,0 +1,165 @@
+"""Labels and detections of a dataset as arrays: what every metric but COCO AP is computed from.
+
+Images are numbered 0..N-1 in the order of the labels. Boxes are x, y, width, height in pixels of
+the image file, as label files state them: a height of 55 stays 55.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+
+from d2pd.errors import AnnotationError
+
+UNKNOWN = -1
+"""Occlusion of a label whose file does not state it."""
+
+
+@dataclass(frozen=True)
+class LabelArrays:
+    """The labels of N images, G boxes, K classes; in the order of the images.
+
+    Attributes:
+        image_ids: N ids, each once, as detections name them.
+        image_names: N names, such as ``set06/V000/I00019``: what a split goes by.
+        image_sizes: (N, 2) int64, height and width in pixels.
+        image_index: (G,) int64, ascending.
+        boxes_xywh: (G, 4) float64.
+        classes: (G,) int64, 0..K-1, or -1 for a region to ignore that has no class.
+        is_ignore: (G,) bool, flagged as a region to ignore by the file.
+        occlusion: (G,) int64, 0 none, 1 partial, 2 heavy, or ``UNKNOWN``.
+        rows: (G,) int64, where the label stands in its file; -1 where that is not known.
+        class_names: K names.
+    """
+
+    image_ids: tuple[Any, ...]
+    image_names: tuple[str, ...]
+    image_sizes: np.ndarray
+    image_index: np.ndarray
+    boxes_xywh: np.ndarray
+    classes: np.ndarray
+    is_ignore: np.ndarray
+    occlusion: np.ndarray
+    rows: np.ndarray
+    class_names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DetectionArrays:
+    """D detections on the images of a ``LabelArrays``.
+
+    In the order of the images; within one by descending score, ties by x, y, width, height: so the
+    order of a file's lines changes nothing.
+
+    Attributes:
+        image_index: (D,) int64, ascending.
+        boxes_xywh: (D, 4) float64.
+        scores: (D,) float64, any real numbers.
+        classes: (D,) int64, 0..K-1.
+    """
+
+    image_index: np.ndarray
+    boxes_xywh: np.ndarray
+    scores: np.ndarray
+    classes: np.ndarray
+
+
+def label_arrays(records: Sequence[Mapping[str, Any]], class_names: Sequence[str]) -> LabelArrays:
+    """Collect the labels of records, none of them cleaned away or clipped.
+
+    Args:
+        records: As a reader gives them, each ``image_id`` once; boxes XYXY in pixels.
+        class_names: K names.
+
+    Raises:
+        AnnotationError: If an image_id is there twice.
+    """
+    ids = [record["image_id"] for record in records]
+    if len(set(ids)) < len(ids):
+        image_id, times = Counter(ids).most_common(1)[0]
+        raise AnnotationError(
+            f"image_id {image_id!r} is there {times} times; every image of a dataset needs an id "
+            "of its own to be evaluated"
+        )
+    counts = [len(record.get("annotations", ())) for record in records]
+    found = [row for record in records for row in record.get("annotations", ())]
+    corners = np.array([row["bbox"] for row in found], dtype=np.float64).reshape(-1, 4)
+    return LabelArrays(
+        image_ids=tuple(ids),
+        image_names=tuple(_name(record) for record in records),
+        image_sizes=np.array(
+            [(record["height"], record["width"]) for record in records], dtype=np.int64
+        ).reshape(-1, 2),
+        image_index=np.repeat(np.arange(len(records)), counts),
+        boxes_xywh=np.hstack([corners[:, :2], corners[:, 2:] - corners[:, :2]]),
+        classes=_column(found, "category_id", 0),
+        is_ignore=(_column(found, "ignore", 0) | _column(found, "iscrowd", 0)).astype(bool),
+        occlusion=_column(found, "occlusion", UNKNOWN),
+        rows=_column(found, "row", -1),
+        class_names=tuple(class_names),
+    )
+
+
+def detection_arrays(
+    image_index: np.ndarray, boxes_xywh: np.ndarray, scores: np.ndarray, classes: np.ndarray
+) -> DetectionArrays:
+    """Bring detections into their order; see ``DetectionArrays`` for the arguments."""
+    x, y, width, height = np.asarray(boxes_xywh, dtype=np.float64).reshape(-1, 4).T
+    scores = np.asarray(scores, dtype=np.float64)
+    order = np.lexsort((height, width, y, x, -scores, image_index))
+    return DetectionArrays(
+        image_index=np.asarray(image_index, dtype=np.int64)[order],
+        boxes_xywh=np.stack([x, y, width, height], axis=1)[order],
+        scores=scores[order],
+        classes=np.asarray(classes, dtype=np.int64)[order],
+    )
+
+
+def arrays_of_predictions(
+    predictions: Sequence[Mapping[str, Any]], labels: LabelArrays
+) -> DetectionArrays:
+    """Collect the rows of a ``predictions.json``.
+
+    Args:
+        predictions: ``image_id``, ``category_id`` 0..K-1, ``bbox`` XYWH, ``score`` each.
+        labels: Of the dataset that they were made on.
+
+    Raises:
+        AnnotationError: If an image or a class is not of the dataset, or a number is not finite.
+    """
+    numbers = {image_id: number for number, image_id in enumerate(labels.image_ids)}
+    for position, row in enumerate(predictions):
+        if row["image_id"] not in numbers:
+            raise AnnotationError(
+                f"detection {position} is on image {row['image_id']!r}, which is not in the "
+                f"dataset of {len(numbers)} images; were the detections made on another one?"
+            )
+        if not 0 <= row["category_id"] < len(labels.class_names):
+            raise AnnotationError(
+                f"detection {position} (image {row['image_id']!r}) has class "
+                f"{row['category_id']}; the dataset has {len(labels.class_names)}: "
+                f"{', '.join(labels.class_names)}"
+            )
+    boxes = np.array([row["bbox"] for row in predictions], dtype=np.float64).reshape(-1, 4)
+    scores = np.array([row["score"] for row in predictions], dtype=np.float64)
+    is_finite = np.isfinite(boxes).all(axis=1) & np.isfinite(scores)
+    if not is_finite.all():
+        row = predictions[int(np.argmin(is_finite))]
+        raise AnnotationError(
+            f"detection {int(np.argmin(is_finite))} (image {row['image_id']!r}) is not finite: "
+            f"{row['bbox']}, score {row['score']}"
+        )
+    index = np.array([numbers[row["image_id"]] for row in predictions], dtype=np.int64)
+    return detection_arrays(index, boxes, scores, _column(predictions, "category_id", 0))
+
+
+def _column(rows: Sequence[Mapping[str, Any]], key: str, default: int) -> np.ndarray:
+    values = (row.get(key) for row in rows)
+    return np.array([default if value is None else value for value in values], dtype=np.int64)
+
+
+def _name(record: Mapping[str, Any]) -> str:
+    return str(record.get("im_name") or PurePath(record["file_name"]).as_posix())
