@@ -34,6 +34,7 @@ PURE = (
     "d2pd.training.checkpoints.checkpoint_folder",
     "d2pd.training.diagnosis.diagnosis",
     "d2pd.training.culprits.gradients",
+    "d2pd.training.culprits.model_check",
     "d2pd.training.interruption",
     "d2pd.training.isolation",
     "d2pd.training.checkpoints.mirror",

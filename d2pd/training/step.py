@@ -16,14 +16,13 @@ from d2pd.training.culprits.culprit import (
     GRADIENT,
     LOSS,
     MODEL_CHECK,
-    MODEL_CHECKS,
     TARGETS,
     Scene,
     Suspect,
     Violation,
-    told,
 )
 from d2pd.training.culprits.gradients import gradient_norm, name_bad_gradients
+from d2pd.training.culprits.model_check import MODEL_CHECKS, told
 from d2pd.training.culprits.non_finite import Guard, build_guard
 from d2pd.training.culprits.sample_faults import find_faults
 from d2pd.training.isolation import unwrap

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from d2pd.d2 import EventStorage, comm
 from d2pd.data.sampler import sample_seed
+from d2pd.training.culprits.model_check import MODEL_CHECKS, told
 from d2pd.training.isolation import (
     ForwardState,
     cuda_devices,
@@ -50,7 +51,7 @@ class ImageLosses:
         index: Of the image in its dataset.
         file_name: The image.
         losses: By the model's names, and ``total_loss``, their sum. Empty where the model refused.
-        refusal: What the model said instead of a loss; empty otherwise.
+        refusal: What the model's own check said instead of a loss, in a line; empty otherwise.
     """
 
     index: int
@@ -113,9 +114,8 @@ def _measure_image(model: nn.Module, sample: Sample, autocast: Autocast) -> Imag
     try:
         with autocast():
             losses = model([sample])
-    # How models refuse numbers that are not finite, in proposals and boxes on the way.
-    except (FloatingPointError, AssertionError) as error:
-        return ImageLosses(index, name, refusal=f"{type(error).__name__}: {error}")
+    except MODEL_CHECKS as error:
+        return ImageLosses(index, name, refusal=told(error))
     values = {loss_name: float(loss) for loss_name, loss in losses.items()}
     return ImageLosses(index, name, {"total_loss": exact_sum([*values.values()]), **values})
 

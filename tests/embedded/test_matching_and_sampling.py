@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from d2pd.embedded.matcher import Matcher
 from d2pd.embedded.sampling import subsample_labels
 from d2pd.errors import ConfigError
-from d2pd.training.culprits.culprit import MODEL_CHECKS
+from d2pd.training.culprits.model_check import MODEL_CHECKS
 
 labels_of_anchors = st.lists(st.sampled_from([-1, 0, 1]), min_size=0, max_size=60)
 

@@ -226,10 +226,10 @@ def test_loss_that_is_not_finite_makes_the_mean_so_and_names_the_first_images(va
 
 
 def test_a_model_that_refuses_counts_as_no_number_and_says_why(caplog):
-    refusal = FloatingPointError("Predicted boxes contain Inf/NaN")
+    refusal = FloatingPointError("Predicted boxes\n contain Inf/NaN.")
     found = validation_losses(Mean(), with_values([1.0, refusal]), seed=0)
     assert [math.isnan(value) for value in found.values()] == [True, True, True]
-    assert "1 of 2 images: image1.png (FloatingPointError: Predicted boxes contain" in caplog.text
+    assert "1 of 2 images: image1.png (Predicted boxes contain Inf/NaN (valid" in caplog.text
 
 
 def test_a_detector_that_has_diverged_has_no_finite_loss(build_detector, caplog):

@@ -1,17 +1,16 @@
 """Finds who is to blame for a step that is not finite: labels, an image or the training."""
 
 import math
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from d2pd.d2 import EventStorage
+from d2pd.training.culprits.model_check import MODEL_CHECKS, told
 from d2pd.training.culprits.sample_faults import (
     Fault,
     Sample,
@@ -29,9 +28,6 @@ DATA, IMAGE, DIVERGENCE, WHOLE_BATCH = "data", "image", "divergence", "whole bat
 """The verdicts: labels or pixels break the contract; some images by themselves are not finite
 though they are sound; the training has run away; the images are finite one by one."""
 VERDICTS = (DATA, IMAGE, DIVERGENCE, WHOLE_BATCH)
-
-MODEL_CHECKS = (FloatingPointError, AssertionError)
-"""What a model raises that notices by itself: proposals, boxes."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -266,13 +262,6 @@ def without_other_processes(model: nn.Module) -> Iterator[None]:
 def _talks(module: nn.Module) -> bool:
     is_batch_norm = isinstance(module, nn.SyncBatchNorm | nn.BatchNorm2d)
     return is_batch_norm and "Sync" in type(module).__name__
-
-
-def told(error: BaseException) -> str:
-    """Return what a model's own check says in one line, with the place in its code."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    text = " ".join(str(error).split()).rstrip(".") or "assertion without a message"
-    return f"{text} ({Path(frame.filename).name}:{frame.lineno})"
 
 
 def _first(names: Sequence[object], count: int = 4) -> str:

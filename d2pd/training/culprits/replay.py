@@ -14,15 +14,14 @@ from torch import Tensor, nn
 from d2pd.d2 import Boxes, CfgNode, EventStorage, Instances, build_model
 from d2pd.errors import ConfigError, MissingFileError, WeightsError
 from d2pd.training.culprits.culprit import (
-    MODEL_CHECKS,
     Alone,
     Scene,
     Suspect,
     Violation,
-    told,
     try_alone,
 )
 from d2pd.training.culprits.gradients import gradient_norm
+from d2pd.training.culprits.model_check import MODEL_CHECKS, told
 from d2pd.training.culprits.sample_faults import Fault, find_faults
 from d2pd.training.precision import Precision
 

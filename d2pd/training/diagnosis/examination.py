@@ -74,7 +74,7 @@ def examine(
             measured = measure(sample)
             losses = measured.losses
             if not measured.is_finite():
-                problem = " ".join(measured.refusal.split()) or _not_finite(losses)
+                problem = measured.refusal or _not_finite(losses)
                 findings.append(Finding(row, image_name(record), LOSS_NOT_FINITE, problem))
         yield ImageResult(row, image_name(record), tuple(findings), losses)
 
