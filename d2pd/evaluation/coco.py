@@ -14,13 +14,17 @@ import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
 
 from d2pd.errors import AnnotationError
+from d2pd.evaluation.arrays import arrays_of_predictions, label_arrays
 
+LARGEST_AREA = 1e10
+"""Square pixels; COCO counts no object above."""
 METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 AREA_RANGES = {
     "APs": ("under 32x32 px", 0.0, 32.0**2),
     "APm": ("between 32x32 and 96x96 px", 32.0**2, 96.0**2),
-    "APl": ("over 96x96 px", 96.0**2, 1e10),
+    "APl": ("over 96x96 px", 96.0**2, LARGEST_AREA),
 }
+"""What each size means in words, and its least and largest area in square pixels, both included."""
 
 
 def evaluate_boxes(
@@ -46,12 +50,15 @@ def evaluate_boxes(
 
     Raises:
         AnnotationError: If an image_id is there twice, a detection is on an image that is not in
-            the dataset, or a class id is out of range.
+            the dataset or is not finite, a label is not finite or has a negative size, or a class
+            id is out of range.
 
     Source: Lin et al., Microsoft COCO, ECCV 2014; the rules of pycocotools' COCOeval.
     """
-    ids = _number_images(records)
-    _check_predictions(predictions, ids, class_names)
+    labels = label_arrays(records, class_names)
+    arrays_of_predictions(predictions, labels)  # raises where they do not fit the labels
+    # Numbered from 1: COCO tools take integers only, and some take 0 for nothing.
+    ids = {image_id: number for number, image_id in enumerate(labels.image_ids, start=1)}
     truth = COCO(_ground_truth(records, ids, class_names))
     found = truth.loadRes(
         [
@@ -94,50 +101,27 @@ def explain_nan(
     Returns:
         metric -> reason, for the metrics that are NaN.
     """
-    counts = Counter(
-        class_names[annotation["category_id"]]
-        for record in records
-        for annotation in record.get("annotations", [])
-        if not _is_ignore(annotation)
-    )
+    annotations = [row for record in records for row in record.get("annotations", [])]
+    objects = [row for row in annotations if not _is_ignore(row)]
+    counted = [row for row in objects if _area(row) <= LARGEST_AREA]
+    limit = f" of up to {LARGEST_AREA:g} square px" if len(counted) < len(objects) else ""
+    regions = Counter(row["category_id"] for row in annotations if _is_ignore(row))
     reasons = {}
     for name in (name for name, value in results.items() if math.isnan(value)):
-        if not counts:
-            reasons[name] = f"the labels of these {len(records)} images hold no object"
+        if not counted:
+            what = f"labels of these {len(records)} images hold no object{limit}"
+            reasons[name] = f"the {what}{_only_regions(regions.total())}"
         elif name in AREA_RANGES:
             reasons[name] = f"the labels hold no object {AREA_RANGES[name][0]}"
         else:
-            reasons[name] = f"the labels hold no {name.removeprefix('AP-')}"
+            class_name = name.removeprefix("AP-")
+            num_regions = regions[class_names.index(class_name)]
+            reasons[name] = f"the labels hold no {class_name}{limit}{_only_regions(num_regions)}"
     return reasons
 
 
-def _number_images(records: Sequence[Mapping[str, Any]]) -> dict[Any, int]:
-    """Number the images from 1: COCO tools take integers only, and some take 0 for nothing."""
-    ids = {record["image_id"]: number for number, record in enumerate(records, start=1)}
-    if len(ids) < len(records):
-        counts = Counter(record["image_id"] for record in records)
-        image_id, times = counts.most_common(1)[0]
-        raise AnnotationError(
-            f"image_id {image_id!r} is there {times} times; every image of a dataset needs an id "
-            "of its own to be evaluated"
-        )
-    return ids
-
-
-def _check_predictions(
-    predictions: Sequence[Mapping[str, Any]], ids: Mapping[Any, int], class_names: Sequence[str]
-) -> None:
-    for number, row in enumerate(predictions):
-        if row["image_id"] not in ids:
-            raise AnnotationError(
-                f"detection {number} is on image {row['image_id']!r}, which is not in the dataset "
-                f"of {len(ids)} images; were the detections made on another one?"
-            )
-        if not 0 <= row["category_id"] < len(class_names):
-            raise AnnotationError(
-                f"detection {number} (image {row['image_id']!r}) has class {row['category_id']}; "
-                f"the dataset has {len(class_names)}: {', '.join(class_names)}"
-            )
+def _only_regions(count: int) -> str:
+    return f", only {count} {'region' if count == 1 else 'regions'} to ignore" if count else ""
 
 
 def _ground_truth(
@@ -168,6 +152,11 @@ def _coco_rows(
 ) -> Iterator[dict[str, Any]]:
     """Yield one COCO annotation, or one of every class for an ignore region without a class."""
     x1, y1, x2, y2 = (float(value) for value in annotation["bbox"])
+    if not (math.isfinite(x1 + y1 + x2 + y2) and x2 >= x1 and y2 >= y1):
+        raise AnnotationError(
+            f"{file_name}: a label has the corners {x1:g}, {y1:g}, {x2:g}, {y2:g}; they must be "
+            "finite numbers, the second corner right of and below the first"
+        )
     category, is_ignore = annotation["category_id"], _is_ignore(annotation)
     if not (0 <= category < len(class_names) or (category == -1 and is_ignore)):
         raise AnnotationError(
@@ -178,9 +167,14 @@ def _coco_rows(
         yield {
             "category_id": index + 1,
             "bbox": [x1, y1, x2 - x1, y2 - y1],
-            "area": (x2 - x1) * (y2 - y1),
+            "area": _area(annotation),
             "iscrowd": int(is_ignore),
         }
+
+
+def _area(annotation: Mapping[str, Any]) -> float:
+    x1, y1, x2, y2 = (float(value) for value in annotation["bbox"])
+    return (x2 - x1) * (y2 - y1)
 
 
 def _is_ignore(annotation: Mapping[str, Any]) -> bool:

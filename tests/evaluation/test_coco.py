@@ -65,6 +65,29 @@ def random_scene(seed, classes, images=6):
     return records, predictions
 
 
+def crowded_scene(seed, num_levels):
+    """Four images: two crowded, one without labels, one without detections."""
+    rng = np.random.default_rng(seed)
+    records, predictions = [], []
+    for image in range(4):
+        sides = rng.choice([12.0, 32.0, 64.0, 96.0, 150.0], 40)
+        corners = rng.integers(0, 400, (40, 2)).astype(float)
+        categories, is_region = rng.integers(0, 2, 40), rng.random(40) < 0.1
+        rows = [
+            annotation([*corner, *(corner + side)], int(category), int(region))
+            for corner, side, category, region in zip(
+                corners, sides, categories, is_region, strict=True
+            )
+        ]
+        records.append(record(image, *(rows if image != 2 else [])))
+        for n in rng.integers(0, 40, 0 if image == 3 else 320):
+            x, y = corners[n] + rng.normal(0, 0.1, 2) * sides[n]
+            score = float(rng.integers(num_levels)) / num_levels
+            box = [x, y, x + sides[n], y + sides[n]]
+            predictions.append(detection(image, box, score, int(categories[n])))
+    return records, predictions
+
+
 def pycocotools_results(records, predictions, class_names):
     """The same question put to pycocotools, in a conversion of its own."""
     from pycocotools.coco import COCO
@@ -129,6 +152,32 @@ def test_equal_to_pycocotools(seed, classes):
         names = ["person", "cyclist", "car"][:classes]
         expected = pycocotools_results(records, predictions, names)
         assert_equal(evaluate_boxes(records, predictions, names), expected)
+
+
+@settings(deadline=None, max_examples=10)
+@given(seed=st.integers(0, 2**32), num_levels=st.sampled_from([1, 3, 1000]))
+def test_equal_to_pycocotools_on_crowded_images(seed, num_levels):
+    """Over 100 detections of a class on an image, most scores tied, sizes on the bounds."""
+    pytest.importorskip("pycocotools")
+    records, predictions = crowded_scene(seed, num_levels)
+    names = ["person", "cyclist"]
+    results = evaluate_boxes(records, predictions, names)
+    assert_equal(results, pycocotools_results(records, predictions, names))
+    assert 0 < results["AP"] < 100
+
+
+def test_crowded_scene_is_what_it_is_said_to_be():
+    records, predictions = crowded_scene(0, 3)
+    first = [p for p in predictions if p["image_id"] == 0]
+    for category in (0, 1):
+        assert sum(p["category_id"] == category for p in first) > 100
+    assert len({p["score"] for p in predictions}) == 3
+    rows = [a for r in records for a in r["annotations"]]
+    areas = {(a["bbox"][2] - a["bbox"][0]) * (a["bbox"][3] - a["bbox"][1]) for a in rows}
+    assert {32.0**2, 96.0**2} < areas
+    assert any(a["ignore"] for a in rows)
+    assert not records[2]["annotations"]
+    assert not any(p["image_id"] == 3 for p in predictions)
 
 
 @settings(deadline=None, max_examples=20)
@@ -233,6 +282,35 @@ def test_nan_has_a_reason():
     assert len(reasons) == 8
 
 
+def test_reason_tells_of_regions_to_ignore():
+    names = ["person", "cyclist"]
+    person = annotation([0, 0, 50, 100])
+    regions = [annotation([0, 0, 9, 9], 1, ignore=1), annotation([0, 0, 9, 9], -1, ignore=1)]
+    records = [record("a", *regions)]
+    reasons = explain_nan(evaluate_boxes(records, [], names), records, names)
+    assert reasons["AP50"].endswith("1 images hold no object, only 2 regions to ignore")
+    records = [record("a", *regions, person)]
+    reasons = explain_nan(evaluate_boxes(records, [], names), records, names)
+    assert reasons["AP-cyclist"] == "the labels hold no cyclist, only 1 region to ignore"
+
+
+def test_object_too_large_to_count_is_a_reason_too():
+    records = [record("a", annotation([0, 0, 2e5, 1e5]))]
+    results = evaluate_boxes(records, [], ["person"])
+    reasons = explain_nan(results, records, ["person"])
+    assert reasons["AP"] == "the labels of these 1 images hold no object of up to 1e+10 square px"
+
+
+@settings(deadline=None, max_examples=40)
+@given(seed=st.integers(0, 2**32), classes=st.integers(1, 3), images=st.integers(0, 2))
+def test_every_nan_has_a_reason_and_nothing_else_has(seed, classes, images):
+    records, predictions = random_scene(seed, classes, images)
+    names = ["person", "cyclist", "car"][:classes]
+    results = evaluate_boxes(records, predictions, names)
+    reasons = explain_nan(results, records, names)
+    assert set(reasons) == {name for name, value in results.items() if math.isnan(value)}
+
+
 def test_nothing_is_changed_and_nothing_printed(capfd):
     records, predictions = random_scene(3, 2)
     before = json.dumps([records, predictions])
@@ -257,6 +335,14 @@ def test_nothing_is_changed_and_nothing_printed(capfd):
             r"1\.jpg: a label has class 3; the dataset has 1: person",
         ),
         ([record(1, annotation([0, 0, 9, 9], -1))], [], r"1\.jpg: a label has class -1"),
+        (
+            [record(1, annotation([10, 0, 5, 9]))],
+            [],
+            r"1\.jpg: a label has the corners 10, 0, 5, 9; .* right of and below the first",
+        ),
+        ([record(1, annotation([0, 0, math.nan, 9]))], [], "corners 0, 0, nan, 9; .* finite"),
+        ([record(1)], [detection(1, [0, 0, 1, 1], math.nan)], r"detection 0 \(.*\) is not finite"),
+        ([record(1)], [detection(1, [0, 0, math.inf, 1])], r"detection 0 \(.*\) is not finite"),
     ],
 )
 def test_errors_name_what_does_not_fit(records, predictions, text):
