@@ -17,6 +17,7 @@ from d2pd.config_keys import (
     EASYDICT_KEYS,
     HONOURED,
     LOWEST_VALUES,
+    OPEN_GROUPS,
     REGISTER_DEFAULTS,
     SEED,
     SWITCHED_KEYS,
@@ -146,11 +147,7 @@ def check_config(cfg: CfgNode) -> None:
         if not math.isfinite(lookup(cfg, key)):
             raise ConfigError(f"{key} is {lookup(cfg, key)}; it must be finite")
     _check_expected_results(cfg.TEST.EXPECTED_RESULTS)
-    for name in cfg.BEST_CHECKPOINT.METRIC:
-        if not isinstance(name, str) or not name:
-            raise ConfigError(
-                f"BEST_CHECKPOINT.METRIC names {name!r}, which is no metric, such as 'bbox/AP50'"
-            )
+    _check_metrics(cfg)
     _check_schedule(cfg.SOLVER)
     if cfg.DETERMINISTIC and cfg.CUDNN_BENCHMARK:
         raise ConfigError(
@@ -160,7 +157,7 @@ def check_config(cfg: CfgNode) -> None:
     honoured = {group + name for group, names in HONOURED.items() for name in names.split()}
     defaults = dict(flatten(default_config()))
     for key, value in flatten(cfg):
-        ours = not key.startswith(("MODEL.", "DATASETS.REGISTER."))
+        ours = not key.startswith(("MODEL.", *OPEN_GROUPS))
         changed = _as_lists(value) != _as_lists(defaults.get(key, value))
         if ours and changed and key not in honoured:
             raise ConfigError(
@@ -172,6 +169,19 @@ def check_config(cfg: CfgNode) -> None:
             raise ConfigError(
                 f"{key} is {value!r}, but {switch} is {lookup(cfg, switch)!r}, so that it would "
                 f"have no effect: set {switch}, or remove {key}"
+            )
+
+
+def _check_metrics(cfg: CfgNode) -> None:
+    if not 0 < cfg.MISS_RATE.IOU_THRESHOLD <= 1:
+        raise ConfigError(
+            f"MISS_RATE.IOU_THRESHOLD is {cfg.MISS_RATE.IOU_THRESHOLD}; it must be above 0 and at "
+            "most 1"
+        )
+    for name in cfg.BEST_CHECKPOINT.METRIC:
+        if not isinstance(name, str) or not name:
+            raise ConfigError(
+                f"BEST_CHECKPOINT.METRIC names {name!r}, which is no metric, such as 'bbox/AP50'"
             )
 
 

@@ -34,6 +34,7 @@ ALLOWED_VALUES: dict[str, tuple[str, ...]] = {
     "SOLVER.AMP.PRECISION": ("fp16", "bf16"),
     "EARLY_STOPPING.MODE": ("auto", "min", "max"),
     "BEST_CHECKPOINT.MODE": ("auto", "min", "max"),
+    "MISS_RATE.MODE": ("strict", "compat"),
     "NON_FINITE.POLICY": ("abort", "skip"),
 }
 
@@ -73,6 +74,7 @@ HONOURED: dict[str, str] = {
     "INPUT.": "FORMAT MAX_SIZE_TEST MAX_SIZE_TRAIN MIN_SIZE_TEST MIN_SIZE_TRAIN "
     "MIN_SIZE_TRAIN_SAMPLING MODALITY RANDOM_FLIP",
     "INPUT.CROP.": "ENABLED SIZE TYPE",
+    "MISS_RATE.": "IOU_THRESHOLD MODE",
     "NON_FINITE.": "BUDGET POLICY",
     "SOLVER.": "ACCUMULATE BASE_LR BASE_LR_END BIAS_LR_FACTOR CHECKPOINT_PERIOD GAMMA "
     "IMS_PER_BATCH LR_SCHEDULER_NAME MAX_ITER MOMENTUM NESTEROV OPTIMIZER RESCALE_INTERVAL STEPS "
@@ -84,11 +86,15 @@ HONOURED: dict[str, str] = {
     "VALIDATION.": "DATASET MAX_IMAGES PERIOD",
     "WANDB.": "ENABLED NAME PROJECT",
 }
-"""Keys outside MODEL that have an effect; MODEL belongs to the engine, which checks its own.
+"""Keys outside MODEL that have an effect; MODEL belongs to the engine, which checks its own, and
+those of ``OPEN_GROUPS`` are checked where they are read.
 
 ``DATALOADER.ASPECT_RATIO_GROUPING`` is accepted and has no effect: grouping would make the order
 of the samples depend on more than (seed, k).
 """
+
+OPEN_GROUPS = ("DATASETS.REGISTER.", "MISS_RATE.SETTINGS.", "MISS_RATE.SPLITS.")
+"""Groups whose keys are names that the user gives."""
 
 SWITCHED_KEYS: dict[str, str] = {
     "SOLVER.AMP.PRECISION": "SOLVER.AMP.ENABLED",
@@ -176,7 +182,23 @@ def _add_loop_config(cfg: CfgNode) -> None:
             "BUDGET": 10,  # skipped steps of a run, at most
         }
     )
+    _add_miss_rate_config(cfg)
     cfg.WANDB = CfgNode({"ENABLED": False, "PROJECT": "d2pd", "NAME": ""})
+
+
+def _add_miss_rate_config(cfg: CfgNode) -> None:
+    """Add the keys of the miss rate; without SETTINGS it is measured on KAIST data alone."""
+    cfg.MISS_RATE = CfgNode(
+        {
+            "MODE": "strict",  # strict | compat: the rules; see evaluation.miss_rate
+            "IOU_THRESHOLD": 0.5,  # overlap from which a detection finds a label
+        }
+    )
+    # <name>: HEIGHT [least, most] px, OCCLUSION [0, 1, 2], BOUNDS [x1, y1, x2, y2] px of the image;
+    # none: the seven of KAIST
+    cfg.MISS_RATE.SETTINGS = CfgNode(new_allowed=True)
+    # <name>: first parts of the image names, such as [set06, set07]; none: KAIST's day and night
+    cfg.MISS_RATE.SPLITS = CfgNode(new_allowed=True)
 
 
 def default_config() -> CfgNode:

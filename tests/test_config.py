@@ -1,6 +1,7 @@
 """Loading a configuration: what is taken, what is refused, and in which words."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -245,3 +246,22 @@ def test_easydict_gpu_names_the_device(gpu, device):
 def test_easydict_with_an_unknown_name_is_refused():
     with pytest.raises(ConfigError, match="unknown option learning_rte; known: batch_size_per_im"):
         config_from_easydict(EasyDict(learning_rte=0.1))
+
+
+@pytest.mark.parametrize("value", ["0.0", "1.5"])
+def test_iou_threshold_of_the_miss_rate_has_bounds(value):
+    with pytest.raises(ConfigError, match=f"MISS_RATE.IOU_THRESHOLD is {value}; it must be above"):
+        load_config("", ["MISS_RATE.IOU_THRESHOLD", value])
+
+
+def test_settings_of_the_miss_rate_have_names_of_the_users_own(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "MISS_RATE:\n"
+        "  SETTINGS: {tall: {HEIGHT: [80, .inf], OCCLUSION: [0]}}\n"
+        "  SPLITS: {rain: [set12]}\n"
+    )
+    cfg = load_config(path, ["MISS_RATE.SETTINGS.tall.OCCLUSION", "[0, 1]"])
+    assert cfg.MISS_RATE.SETTINGS.tall.HEIGHT == [80, math.inf]
+    assert cfg.MISS_RATE.SETTINGS.tall.OCCLUSION == [0, 1]
+    assert cfg.MISS_RATE.SPLITS.rain == ["set12"]

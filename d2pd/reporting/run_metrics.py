@@ -21,7 +21,7 @@ BEST = "best/"
 VALIDATION = "val/"
 SIZE_RANGES = ("APs", "APm", "APl")
 MOST_CLASSES = 8
-"""Of more classes than these, single curves could not be told apart."""
+"""Of more curves than these in one panel, none could be told apart."""
 _MISS_RATE = re.compile(r"(^|[^a-z0-9])(miss|(la)?mr\d*)([^a-z0-9]|$)", re.IGNORECASE)
 
 
@@ -138,8 +138,10 @@ def precision_metrics(names: Iterable[str]) -> list[str]:
 
 
 def miss_rates(names: Iterable[str]) -> list[str]:
-    """Return the metrics that are miss rates, for which lower is better."""
-    return sorted(n for n in names if _MISS_RATE.search(n) and not n.startswith(BEST))
+    """Return the miss rates to draw, for which lower is better: where many, the reasonable ones."""
+    found = sorted(n for n in names if _MISS_RATE.search(n) and not n.startswith(BEST))
+    reasonable = [name for name in found if "/reasonable/" in name]
+    return reasonable if reasonable and len(found) > MOST_CLASSES else found[:MOST_CLASSES]
 
 
 def training_losses(names: Iterable[str]) -> list[str]:

@@ -111,3 +111,11 @@ def test_miss_rates_are_known_by_their_names():
     ]
     others = ["bbox/AP", "best/miss_rate/Reasonable", "lr", "time", "loss_mrcnn", "mrs"]
     assert miss_rates([*names, *others]) == sorted(names)
+
+
+def test_of_many_miss_rates_the_reasonable_ones_are_drawn():
+    reasonable = [f"MR/reasonable/{split}" for split in ("all", "day", "night")]
+    others = [f"MR/{name}/{split}" for name in ("far", "near") for split in ("all", "day", "night")]
+    assert miss_rates([*others, *reasonable]) == reasonable
+    assert miss_rates(others) == others
+    assert miss_rates(reasonable[:1] + others[:1]) == [others[0], reasonable[0]]
