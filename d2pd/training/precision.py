@@ -14,7 +14,7 @@ from d2pd.d2 import CfgNode
 
 logger = logging.getLogger(__name__)
 
-FP32, BF16, FP16 = "fp32", "bf16", "fp16"
+PRECISIONS = FP32, BF16, FP16 = "fp32", "bf16", "fp16"
 _DTYPES = {BF16: torch.bfloat16, FP16: torch.float16}
 
 

@@ -110,7 +110,8 @@ def test_model_is_built_from_the_recorded_configuration(tmp_path):
 
 def test_configuration_that_would_run_code_is_refused(tmp_path):
     text = f"SEED: !!python/object/apply:os.mkdir ['{tmp_path / 'ran'}']"
-    for unusable in (text, "just words", "[1, 2]", "SEED: 1"):
+    no_backbone = "MODEL: {META_ARCHITECTURE: GeneralizedRCNN, DEVICE: cpu, WEIGHTS: ''}"
+    for unusable in (text, "just words", "[1, 2]", "SEED: 1", no_backbone):
         with pytest.raises(ConfigError, match="the recorded configuration cannot be used"):
             model_of_config(unusable)
     assert not (tmp_path / "ran").exists()
@@ -137,21 +138,89 @@ class Hostile:
 
 
 def test_file_that_asks_for_code_damaged_or_of_another_kind_is_refused(tmp_path):
-    hostile, cut, other = (tmp_path / name for name in ("hostile.pt", "cut.pt", "other.pt"))
+    hostile, cut, pickled = (tmp_path / name for name in ("hostile.pt", "cut.pt", "pickle.pt"))
     torch.save({"format": "d2pd step 1", "x": Hostile(str(tmp_path / "ran"))}, hostile)
     cut.write_bytes(hostile.read_bytes()[:100])
-    torch.save({"model": {}}, other)
-    for path in (hostile, cut):
-        with pytest.raises(
-            WeightsError, match="as a recorded step: it is damaged or another file, or asks for"
-        ):
-            replay(path)
-    with pytest.raises(WeightsError, match="is not a recorded step"):
-        replay(other)
-    pickled = tmp_path / "pickle.pt"
+    with pytest.raises(WeightsError, match="asks for posix.mkdir, .* so nothing was loaded"):
+        replay(hostile)
+    with pytest.raises(WeightsError, match="is cut off or damaged"):
+        replay(cut)
     pickled.write_bytes(pickle.dumps(Hostile(str(tmp_path / "ran"))))
     with pytest.raises(WeightsError):
         replay(pickled)
     assert not (tmp_path / "ran").exists()
     with pytest.raises(MissingFileError, match="OUTPUT_DIR/non_finite"):
         replay(tmp_path / "none.pt")
+    with pytest.raises(WeightsError, match="is not a file"):
+        replay(tmp_path)
+
+
+def test_flipped_byte_is_noticed(tmp_path):
+    path = record(tmp_path, Toy(), [sample(NAN)])
+    content = bytearray(path.read_bytes())
+    content[content.index(b"d2pd step 1")] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match="is damaged"):
+        replay(path)
+
+
+@pytest.mark.parametrize("other", [{"model": {}}, {"format": torch.zeros(3)}, {1: 2}])
+def test_file_of_another_kind_is_refused(tmp_path, other):
+    torch.save(other, tmp_path / "other.pt")
+    with pytest.raises(WeightsError, match="is not a recorded step"):
+        replay(tmp_path / "other.pt")
+
+
+BATCH = ("batch", 0)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "what"),
+    [
+        (("iteration",), None, "it has no 'iteration'"),
+        (("batch",), None, "it has no 'batch'"),
+        (("config",), None, "it has no 'config'"),
+        ((*BATCH, "seed"), None, "it has no 'seed'"),
+        ((*BATCH, "sample", "image"), None, "it has no 'image'"),
+        ((*BATCH, "instances", "gt_classes"), None, "it has no 'gt_classes'"),
+        (("iteration",), -1, "iteration -1 is not"),
+        (("rank",), True, "rank is not"),
+        (("text",), 5, "text is not"),
+        (("precision",), "fp8", "precision 'fp8' is not"),
+        (("losses",), {"loss_a": "nan"}, "loss 'loss_a' is not"),
+        (("model",), {"weight": 2.0}, "weight 'weight' is not"),
+        (("batch",), {"0": 1}, "batch is not"),
+        (("batch",), ["a"], r"batch\[0\] is not"),
+        ((*BATCH, "seed"), -1, r"batch\[0\].seed is not"),
+        ((*BATCH, "image_size"), [20], r"batch\[0\].image_size is not"),
+        ((*BATCH, "sample", "image"), torch.zeros(3), r"batch\[0\].image is not"),
+        ((*BATCH, "sample", "row"), "9", r"batch\[0\].row is not"),
+        ((*BATCH, "instances", "gt_boxes"), torch.zeros(1, 5), r"batch\[0\].gt_boxes is not"),
+        ((*BATCH, "instances", "gt_classes"), torch.zeros(1), r"batch\[0\].gt_classes is not"),
+        ((*BATCH, "instances", "more"), torch.zeros(2), r"batch\[0\].'more' is not"),
+        ((*BATCH, "instances", "more"), 1, r"batch\[0\].'more' is not"),
+    ],
+)
+def test_entry_that_is_missing_or_of_another_kind_is_named(tmp_path, place, value, what):
+    path = record(tmp_path, Toy(), [sample(NAN)])
+    content = torch.load(path, weights_only=True)
+    entry = content
+    for key in place[:-1]:
+        entry = entry[key]
+    if value is None:
+        del entry[place[-1]]
+    else:
+        entry[place[-1]] = value
+    torch.save(content, path)
+    with pytest.raises(WeightsError, match=rf"is not a recorded step .*\({what}"):
+        replay(path, lambda _text: Toy())
+
+
+def test_file_nested_without_end_is_refused(tmp_path):
+    path = record(tmp_path, Toy(), [sample(NAN)])
+    content = torch.load(path, weights_only=True)
+    content["more"] = endless = []
+    endless.append(endless)
+    torch.save(content, path)
+    with pytest.raises(WeightsError, match="it is nested without end"):
+        replay(path, lambda _text: Toy())

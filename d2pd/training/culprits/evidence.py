@@ -12,7 +12,7 @@ from d2pd.atomic_file import atomic_file
 from d2pd.json_file import strict, write_json
 from d2pd.reporting.suspects import draw_suspects
 from d2pd.training.culprits.culprit import Scene, Suspect, Verdict, Violation
-from d2pd.training.culprits.replay import write_step
+from d2pd.training.culprits.recorded_step import write_step
 
 logger = logging.getLogger(__name__)
 

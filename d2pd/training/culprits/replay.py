@@ -1,33 +1,37 @@
-"""A step that was not finite, in a file that can be run again."""
+"""Runs a step again that was not finite."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import IO, Any
 
 import torch
 import yaml
 from torch import Tensor, nn
 
-from d2pd.d2 import Boxes, CfgNode, EventStorage, Instances, build_model
-from d2pd.errors import ConfigError, MissingFileError, WeightsError
-from d2pd.training.culprits.culprit import (
-    Alone,
-    Scene,
-    Suspect,
-    Violation,
-    try_alone,
-)
+from d2pd.d2 import CfgNode, EventStorage, build_model
+from d2pd.errors import ConfigError, UserError, WeightsError
+from d2pd.training.culprits.culprit import Alone, Scene, Suspect, try_alone
 from d2pd.training.culprits.gradients import gradient_norm
 from d2pd.training.culprits.model_check import MODEL_CHECKS, told
+from d2pd.training.culprits.recorded_step import RecordedStep, read_step
 from d2pd.training.culprits.sample_faults import Fault, find_faults
 from d2pd.training.precision import Precision
 
-FORMAT = "d2pd step 1"
-
 BuildModel = Callable[[str], nn.Module]
+
+_CONFIG_ERRORS = (
+    yaml.YAMLError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What building a model from any words that are YAML can raise."""
 
 
 @dataclass(frozen=True)
@@ -81,41 +85,6 @@ class Replayed:
         return "\n".join(lines)
 
 
-def write_step(
-    file: IO[bytes],
-    violation: Violation,
-    scene: Scene,
-    *,
-    rank: int,
-    text: str,
-    config_text: str,
-) -> None:
-    """Write all that the forward pass of the suspects depends on.
-
-    Args:
-        file: Open for writing.
-        violation: Its suspects' samples are stored: tensors, numbers and strings in them.
-        scene: Weights as before the step; where steps are never skipped, batch statistics may
-            hold it already, which no forward pass in training reads.
-        rank: Of this process.
-        text: What was seen, and the verdict.
-        config_text: The configuration as YAML; empty where it is not known.
-    """
-    content = {
-        "format": FORMAT,
-        "iteration": scene.iteration,
-        "rank": rank,
-        "text": text,
-        "precision": scene.precision.name,
-        "num_classes": scene.num_classes,
-        "losses": dict(violation.losses),
-        "batch": [{"seed": s.seed, **_plain_sample(s.sample)} for s in violation.suspects],
-        "model": {name: tensor.cpu() for name, tensor in scene.model.state_dict().items()},
-        "config": config_text,
-    }
-    torch.save(content, file)
-
-
 def replay(path: str | Path, build: BuildModel | None = None) -> Replayed:
     """Run a recorded step again, forward and backward.
 
@@ -131,33 +100,30 @@ def replay(path: str | Path, build: BuildModel | None = None) -> Replayed:
         MissingFileError: If there is no such file.
         WeightsError: If it is not such a file, or does not fit the model.
     """
-    content = _read(Path(path))
-    scene = _scene(content, path, build or model_of_config)
-    suspects = [
-        Suspect(number, _sample(row), row["seed"]) for number, row in enumerate(content["batch"])
-    ]
-    faults = find_faults([suspect.sample for suspect in suspects], scene.num_classes)
+    step = read_step(Path(path))
+    scene = _scene(step, path, build or model_of_config)
+    faults = find_faults([suspect.sample for suspect in step.suspects], scene.num_classes)
     alone: list[tuple[str, Alone]] = []
     losses: dict[str, float] = {}
     norm, refusal = None, ""
     if not faults:  # with them the run did not get as far as the model
         with EventStorage(scene.iteration):
             # First: it leaves no trace, while the step changes what the model keeps of its batches.
-            alone = [(str(s), try_alone(scene, s, with_gradient=True)) for s in suspects]
-            norm, refusal = _run_again(scene, suspects, losses)
-    seen = (content["iteration"], content["rank"], content["text"], content["losses"])
+            alone = [(str(s), try_alone(scene, s, with_gradient=True)) for s in step.suspects]
+            norm, refusal = _run_again(scene, step.suspects, losses)
+    seen = (step.iteration, step.rank, step.text, step.losses)
     return Replayed(*seen, losses, norm, refusal, faults, alone)
 
 
-def _scene(content: Mapping[str, Any], path: str | Path, build: BuildModel) -> Scene:
-    model = build(content["config"]).train()
+def _scene(step: RecordedStep, path: str | Path, build: BuildModel) -> Scene:
+    model = build(step.config_text).train()
     try:
-        model.load_state_dict(content["model"])
+        model.load_state_dict(step.model_state)
     except RuntimeError as error:
         first = " ".join(str(error).split())[:200]
         raise WeightsError(f"{path} is of another model: {first}") from None
-    precision = Precision(content["precision"], next(model.parameters()).device.type)
-    return Scene(content["iteration"], model, precision, content["num_classes"], control=None)
+    precision = Precision(step.precision, next(model.parameters()).device.type)
+    return Scene(step.iteration, model, precision, step.num_classes, control=None)
 
 
 def _run_again(
@@ -196,41 +162,9 @@ def model_of_config(config_text: str) -> nn.Module:
         cfg = CfgNode.load_cfg(config_text)  # of text, which is read without running anything
         cfg.MODEL.DEVICE = "cpu"
         cfg.MODEL.WEIGHTS = ""
-    except (yaml.YAMLError, AssertionError, AttributeError, KeyError, TypeError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise ConfigError(f"the recorded configuration cannot be used: {reason}") from None
-    return build_model(cfg)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise MissingFileError(f"no file {path}; steps are in OUTPUT_DIR/non_finite/*.pt")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # a damaged zip and a refused pickle have many types
-        raise WeightsError(
-            f"{path} cannot be read as a recorded step: it is damaged or another file, or asks for "
-            "code; nothing of it was run"
-        ) from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise WeightsError(f"{path} is not a recorded step (of OUTPUT_DIR/non_finite/*.pt)")
-    return content
-
-
-def _plain_sample(sample: Mapping[str, Any]) -> dict[str, Any]:
-    plain = (Tensor, str, int, float)
-    kept = {key: value for key, value in sample.items() if isinstance(value, plain)}
-    instances = sample["instances"]
-    fields = {
-        name: value.tensor if name == "gt_boxes" else value
-        for name, value in instances.get_fields().items()
-        if name == "gt_boxes" or isinstance(value, Tensor)
-    }
-    return {"sample": kept, "image_size": list(instances.image_size), "instances": fields}
-
-
-def _sample(row: Mapping[str, Any]) -> dict[str, Any]:
-    instances = Instances(tuple(row["image_size"]))
-    for name, value in row["instances"].items():
-        instances.set(name, Boxes(value) if name == "gt_boxes" else value)
-    return {**row["sample"], "instances": instances}
+        return build_model(cfg)
+    except UserError:
+        raise
+    except _CONFIG_ERRORS as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
+        raise ConfigError(f"the recorded configuration cannot be used: {reason}") from error

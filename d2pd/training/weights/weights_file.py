@@ -163,6 +163,24 @@ def _versions_of(container: Mapping[Any, Any]) -> dict[str, dict[str, int]]:
     }
 
 
+def read_content(path: Path) -> dict[Any, Any]:
+    """Read a file that holds a dictionary, whatever is in it; nothing that it holds is run.
+
+    Returns:
+        Its entries. Tensors are on the CPU and no larger than the file allows; the rest may be of
+        any type that ``weights_only`` reading accepts.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        WeightsError: If the file is cut off, damaged, asks for code, or holds something else.
+    """
+    content = _load(path)
+    if not isinstance(content, dict):
+        raise WeightsError(f"{path} holds a {type(content).__name__}, not tensors by name")
+    _check_tensors(content, path)
+    return content
+
+
 def read_checkpoint(path: str | Path) -> tuple[WeightsFile, dict[str, Any]]:
     """Read a file of weights and whatever else it holds.
 
@@ -178,10 +196,7 @@ def read_checkpoint(path: str | Path) -> tuple[WeightsFile, dict[str, Any]]:
         WeightsError: If the file is cut off, damaged, asks for code, or holds no tensors.
     """
     path = Path(path)
-    content = _load(path)
-    if not isinstance(content, dict):
-        raise WeightsError(f"{path} holds a {type(content).__name__}, not tensors by name")
-    _check_tensors(content, path)
+    content = read_content(path)
     # A hostile file can give its OrderedDict an attribute named ``items``: ask the class.
     entries = dict(dict.items(content))
     key = next((key for key in _CONTAINERS if isinstance(entries.get(key), dict)), None)
