@@ -6,7 +6,7 @@ the image file, as label files state them: a height of 55 stays 55.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any
 
@@ -16,6 +16,9 @@ from d2pd.errors import AnnotationError
 
 UNKNOWN = -1
 """Occlusion of a label whose file does not state it."""
+
+LABEL_COLUMNS = ("image_index", "boxes_xywh", "classes", "is_ignore", "occlusion", "rows")
+DETECTION_COLUMNS = ("image_index", "boxes_xywh", "scores", "classes")
 
 
 @dataclass(frozen=True)
@@ -51,8 +54,8 @@ class LabelArrays:
 class DetectionArrays:
     """D detections on the images of a ``LabelArrays``.
 
-    In the order of the images; within one by descending score, ties by x, y, width, height: so the
-    order of a file's lines changes nothing.
+    In the order of the images; within one by descending score, ties by x, y, width, height, class:
+    so the order of a file's lines changes nothing.
 
     Attributes:
         image_index: (D,) int64, ascending.
@@ -109,7 +112,7 @@ def detection_arrays(
     """Bring detections into their order; see ``DetectionArrays`` for the arguments."""
     x, y, width, height = np.asarray(boxes_xywh, dtype=np.float64).reshape(-1, 4).T
     scores = np.asarray(scores, dtype=np.float64)
-    order = np.lexsort((height, width, y, x, -scores, image_index))
+    order = np.lexsort((classes, height, width, y, x, -scores, image_index))
     return DetectionArrays(
         image_index=np.asarray(image_index, dtype=np.int64)[order],
         boxes_xywh=np.stack([x, y, width, height], axis=1)[order],
@@ -154,6 +157,33 @@ def arrays_of_predictions(
         )
     index = np.array([numbers[row["image_id"]] for row in predictions], dtype=np.int64)
     return detection_arrays(index, boxes, scores, _column(predictions, "category_id", 0))
+
+
+def of_class(
+    labels: LabelArrays, detections: DetectionArrays, class_index: int
+) -> tuple[LabelArrays, DetectionArrays]:
+    """Keep one class, and the regions without a class, which stand for every one; all images stay.
+
+    Raises:
+        ValueError: If there is no such class.
+    """
+    if not 0 <= class_index < len(labels.class_names):
+        raise ValueError(
+            f"class_index must be 0..{len(labels.class_names) - 1}, got {class_index}; the classes "
+            f"are {', '.join(labels.class_names)}"
+        )
+    is_kept = (labels.classes == class_index) | (labels.classes < 0)
+    is_found = detections.classes == class_index
+    return (
+        replace(labels, **_chosen(labels, LABEL_COLUMNS, is_kept)),
+        replace(detections, **_chosen(detections, DETECTION_COLUMNS, is_found)),
+    )
+
+
+def _chosen(
+    arrays: LabelArrays | DetectionArrays, names: Sequence[str], is_chosen: np.ndarray
+) -> dict[str, Any]:
+    return {name: getattr(arrays, name)[is_chosen] for name in names}
 
 
 def _column(rows: Sequence[Mapping[str, Any]], key: str, default: int) -> np.ndarray:
