@@ -13,6 +13,10 @@ class AnnotationError(UserError, ValueError):
     """A label file whose content cannot be used; the message names file and row."""
 
 
+class ResultFileError(UserError, ValueError):
+    """A file of detections whose content cannot be used; the message names file and line."""
+
+
 class MissingFileError(UserError, FileNotFoundError):
     """A file or folder that is not where it was looked for."""
 
