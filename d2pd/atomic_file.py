@@ -24,7 +24,7 @@ def atomic_file(
         verify: Called with the temporary file, closed and on the disk; what it raises keeps the
             old content in place.
     """
-    partial = _partial(path)
+    partial = partial_path(path)
     try:
         partial.unlink(missing_ok=True)  # never through a link that someone laid there
         with partial.open("w+b") as file:
@@ -67,6 +67,11 @@ def copy_file(source: Path, target: Path) -> None:
             size += len(chunk)
 
 
+def partial_path(path: Path) -> Path:
+    """Return where a file lies until it is whole."""
+    return path.with_name(f".{path.name}.part")
+
+
 def remove_partials(folder: Path, pattern: str) -> None:
     """Delete what kills have left of half-written files.
 
@@ -74,12 +79,8 @@ def remove_partials(folder: Path, pattern: str) -> None:
         folder: Nobody else may be writing these files there.
         pattern: Of the names that the files would have got, such as ``model_*.pth``.
     """
-    for partial in folder.glob(_partial(Path(pattern)).name):
+    for partial in folder.glob(partial_path(Path(pattern)).name):
         partial.unlink(missing_ok=True)
-
-
-def _partial(path: Path) -> Path:
-    return path.with_name(f".{path.name}.part")
 
 
 def _sync_folder(folder: Path) -> None:

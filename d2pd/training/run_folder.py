@@ -4,10 +4,11 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from d2pd.atomic_file import partial_path
 from d2pd.errors import UserError
 
 TRACES = ("last_checkpoint", "metrics.json", "results.json", "model_*.pth")
-LEFTOVERS = (
+WRITTEN = (
     *TRACES,
     "events.out.tfevents.*",
     "config.yaml",
@@ -15,13 +16,14 @@ LEFTOVERS = (
     "run.log",
     "wandb",
     "wandb_id",
-    ".model_*.part",
     "curves.png",
     "detections_*.png",
     "train_batch.png",
     "inference",
     "non_finite",
 )
+LEFTOVERS = (*WRITTEN, *(partial_path(Path(pattern)).name for pattern in WRITTEN))
+"""What a run has written, whole or, where it was killed, half."""
 
 
 def held_run(folder: str | Path) -> str | None:

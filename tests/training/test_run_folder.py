@@ -1,8 +1,13 @@
 """What counts as a run in a folder, and what goes when another one takes its place."""
 
+import signal
+import subprocess
+import sys
+
 import pytest
 
-from d2pd.training.run_folder import held_run, remove_run
+from d2pd.training.checkpoints.mirror import SMALL_FILES
+from d2pd.training.run_folder import held_run, is_of_run, remove_run
 
 
 @pytest.mark.parametrize(
@@ -35,3 +40,26 @@ def test_what_a_run_wrote_goes_and_what_the_user_put_there_stays(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["elsewhere", "my.pth", "notes.txt"]
     assert (elsewhere / "keep").exists()
     assert held_run(tmp_path) is None
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from d2pd.atomic_file import atomic_file
+with atomic_file(Path(sys.argv[1])) as file:
+    file.write(b"half")
+    file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("name", [*SMALL_FILES, "last_checkpoint", "model_0000009.pth"])
+def test_half_file_of_a_killed_run_is_no_run_and_goes_with_it(tmp_path, name):
+    killed = subprocess.run([sys.executable, "-c", KILLED, tmp_path / name], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    (half,) = tmp_path.iterdir()
+    (tmp_path / ".notes.part").touch()  # somebody else's
+    assert held_run(tmp_path) is None
+    assert is_of_run(half, tmp_path)
+    remove_run(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".notes.part"]

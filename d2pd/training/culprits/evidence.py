@@ -8,7 +8,7 @@ from typing import IO, Any
 
 import torch
 
-from d2pd.atomic_file import atomic_file
+from d2pd.atomic_file import atomic_file, partial_path
 from d2pd.json_file import strict, write_json
 from d2pd.reporting.suspects import draw_suspects
 from d2pd.training.culprits.culprit import Scene, Suspect, Verdict, Violation
@@ -50,7 +50,7 @@ class Evidence:
             write_json(path, case, indent=2)
 
         def write_picture(path: Path) -> None:
-            partial = path.with_name(f".{path.name}.part")
+            partial = partial_path(path)
             heading = f"Iteration {scene.iteration}: {verdict.kind}"
             try:
                 self._draw(violation, verdict, partial, heading)
