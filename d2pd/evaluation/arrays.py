@@ -174,16 +174,18 @@ def of_class(
         )
     is_kept = (labels.classes == class_index) | (labels.classes < 0)
     is_found = detections.classes == class_index
-    return (
-        replace(labels, **_chosen(labels, LABEL_COLUMNS, is_kept)),
-        replace(detections, **_chosen(detections, DETECTION_COLUMNS, is_found)),
-    )
+    return labels_where(labels, is_kept), detections_where(detections, is_found)
 
 
-def _chosen(
-    arrays: LabelArrays | DetectionArrays, names: Sequence[str], is_chosen: np.ndarray
-) -> dict[str, Any]:
-    return {name: getattr(arrays, name)[is_chosen] for name in names}
+def labels_where(labels: LabelArrays, is_chosen: np.ndarray) -> LabelArrays:
+    """Keep the labels of which (G,) bool says so; all images stay."""
+    return replace(labels, **{name: getattr(labels, name)[is_chosen] for name in LABEL_COLUMNS})
+
+
+def detections_where(detections: DetectionArrays, is_chosen: np.ndarray) -> DetectionArrays:
+    """Keep the detections of which (D,) bool says so."""
+    chosen = {name: getattr(detections, name)[is_chosen] for name in DETECTION_COLUMNS}
+    return replace(detections, **chosen)
 
 
 def _column(rows: Sequence[Mapping[str, Any]], key: str, default: int) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from d2pd.errors import ConfigError
-from d2pd.evaluation.arrays import UNKNOWN, DetectionArrays, LabelArrays, of_class
+from d2pd.evaluation.arrays import UNKNOWN, DetectionArrays, LabelArrays
 from d2pd.evaluation.assignment import (
     BEYOND,
     FALSE_POSITIVE,
@@ -19,9 +19,9 @@ from d2pd.evaluation.assignment import (
     TRUE_POSITIVE,
     Assignment,
     Overlaps,
-    assign,
     overlaps,
 )
+from d2pd.evaluation.class_assignment import assign_each_class, labels_to_find
 from d2pd.evaluation.error_cases import REASONS, ErrorCase, is_at_border
 
 LOOSE_IOU = 0.1
@@ -77,7 +77,7 @@ def find_errors(
     if np.isnan(score_threshold):
         raise ConfigError("the score threshold is NaN; give a number, such as 0.5")
     is_wanted = labels_to_find(labels, is_ignored)
-    matched = _assign_each_class(labels, detections, ~is_wanted, iou_threshold)
+    matched = assign_each_class(labels, detections, ~is_wanted, iou_threshold)
     is_shown = detections.scores >= score_threshold
     pairs = overlaps(labels, detections)
     wrong = _false_positives(labels, detections, matched, is_shown, pairs, iou_threshold)
@@ -89,43 +89,6 @@ def find_errors(
     ]
 
 
-def labels_to_find(labels: LabelArrays, is_ignored: np.ndarray | None = None) -> np.ndarray:
-    """Return which labels a detector is asked to find: (G,) bool; see ``find_errors``."""
-    is_object = _is_object(labels)
-    if is_ignored is None:
-        return is_object
-    if np.shape(is_ignored) != is_object.shape:
-        raise ValueError(
-            f"is_ignored has shape {np.shape(is_ignored)} for {len(is_object)} labels; it needs "
-            "one value for each label"
-        )
-    return is_object & ~np.asarray(is_ignored, dtype=bool)
-
-
-def _is_object(labels: LabelArrays) -> np.ndarray:
-    return ~labels.is_ignore & (labels.classes >= 0)
-
-
-def _assign_each_class(
-    labels: LabelArrays, detections: DetectionArrays, is_ignored: np.ndarray, iou_threshold: float
-) -> Assignment:
-    """Match each class on its own, with indices into all labels and all detections.
-
-    Matching goes by descending score, so what a threshold cuts off changes nothing above it: one
-    matching of all detections holds for every threshold.
-    """
-    outcome = np.empty(len(detections.scores), dtype=np.int8)
-    label = np.empty(len(detections.scores), dtype=np.int64)
-    for index in range(len(labels.class_names)):
-        is_own = (labels.classes == index) | (labels.classes < 0)
-        matched = assign(*of_class(labels, detections, index), is_ignored[is_own], iou_threshold)
-        # The -1 at the end is what the -1 of a detection without a label points to.
-        numbers = np.append(np.flatnonzero(is_own), -1)
-        outcome[detections.classes == index] = matched.outcome
-        label[detections.classes == index] = numbers[matched.label]
-    return Assignment(outcome, label)
-
-
 def _false_positives(
     labels: LabelArrays,
     detections: DetectionArrays,
@@ -135,7 +98,7 @@ def _false_positives(
     iou_threshold: float,
 ) -> _Found:
     is_wrong = (matched.outcome == FALSE_POSITIVE) & is_shown
-    is_candidate = is_wrong[pairs.detection] & _is_object(labels)[pairs.label]
+    is_candidate = is_wrong[pairs.detection] & labels_to_find(labels)[pairs.label]
     is_same = detections.classes[pairs.detection] == labels.classes[pairs.label]
     own, own_iou = _nearest(pairs, is_candidate & is_same, is_wrong)
     other, other_iou = _nearest(pairs, is_candidate & ~is_same, is_wrong)
