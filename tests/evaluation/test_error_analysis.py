@@ -17,7 +17,8 @@ from d2pd.evaluation.arrays import (
     of_class,
 )
 from d2pd.evaluation.assignment import FALSE_POSITIVE, TRUE_POSITIVE, assign
-from d2pd.evaluation.error_analysis import find_errors, labels_to_find
+from d2pd.evaluation.class_assignment import labels_to_find
+from d2pd.evaluation.error_analysis import find_errors
 from d2pd.evaluation.error_cases import REASONS, ErrorCase, to_rows, worst
 
 BOX = (100, 100, 40, 100)
@@ -127,6 +128,19 @@ def test_a_box_at_the_threshold_finds_its_label():
     half = (100, 100, 40, 50)
     assert errors([label(BOX)], (half, 0.9)) == []
     assert errors([label(BOX)], (half, 0.9), iou_threshold=0.51)[0].reason == "localisation"
+
+
+def test_a_duplicate_and_a_wrong_class_begin_at_the_threshold():
+    half = (100, 100, 40, 50)
+    assert reasons(errors([label(BOX)], (BOX, 0.9), (half, 0.8))) == [
+        ("false positive", "duplicate")
+    ]
+    assert errors([label(BOX, 1)], (half, 0.8))[0].reason == "confused class"
+
+
+def test_between_labels_as_near_a_box_names_the_later_one():
+    wrong, *_ = errors([label(BOX), label(shifted(40))], (shifted(20), 0.9))
+    assert (wrong.reason, wrong.label) == ("localisation", 1)
 
 
 def test_a_box_on_nothing_is_background():
