@@ -118,6 +118,8 @@ class Step(TrainerBase):
             return
         self.clip([p for group in self.optimizer.param_groups for p in group["params"]])
         self.precision.step(self.optimizer)
+        if not math.isfinite(grad_norm):  # the scaler has left the step out
+            self._step_on_the_spot()
         self._control = self._suspects(batch)[0]
         self._log(losses, grad_norm, data_time)
 
@@ -236,8 +238,16 @@ class Step(TrainerBase):
         )
         self.guard.settle(violation, scene)
         self.precision.forget()
-        self.optimizer.zero_grad()
+        self._step_on_the_spot()
         self._log_skipped()
+
+    def _step_on_the_spot(self) -> None:
+        """Step without gradients, which changes nothing.
+
+        Torch's schedule warns of a wrong order if it moves before the optimizer has.
+        """
+        self.optimizer.zero_grad()
+        self.optimizer.step()
 
     def _suspects(self, samples: Sequence[Sample], part: int | None = None) -> list[Suspect]:
         """Return the samples of a part of the batch, or of all of it."""

@@ -209,6 +209,31 @@ def test_skipped_step_reports_no_loss(make_step):
     assert set(found.histories()) == {"skipped_steps"}
 
 
+@pytest.mark.parametrize("name", ["fp32", "fp16"])
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW])
+def test_first_step_left_out_changes_nothing_and_is_no_wrong_order(make_step, recwarn, name, kind):
+    class Steep(Toy):
+        def forward(self, batch):
+            return {"loss_a": self.weight.half() * sample_value(batch)}
+
+    def sample_value(batch):
+        return batch[0]["value"]
+
+    value = NAN if name == "fp32" else 1.0  # whose gradient overflows at the first scale
+    precision = Precision(name)
+    step = make_step(Steep(), [[sample(value)]], policy="skip", budget=1, precision=precision)
+    step.optimizer = kind(step.model.parameters(), lr=0.1, weight_decay=0.5)
+    schedule = torch.optim.lr_scheduler.StepLR(step.optimizer, 1)
+    found = logged(run(step))
+    schedule.step()
+    assert step.model.weight.item() == 2
+    assert step.optimizer.state_dict()["state"] == {}
+    assert "grad_norm" not in found
+    assert found["skipped_steps"] == (name == "fp32")
+    assert step.precision.scale == {"fp32": 1, "fp16": 32768}[name]
+    assert [str(warning.message) for warning in recwarn] == []
+
+
 # -- precision ------------------------------------------------------------------------------------
 
 
