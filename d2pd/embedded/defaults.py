@@ -14,7 +14,7 @@ from d2pd.embedded.checkpoint import DetectionCheckpointer
 from d2pd.embedded.config import CfgNode, check_honoured
 from d2pd.embedded.evaluator import DatasetEvaluator, inference_on_dataset
 from d2pd.embedded.logger import setup_logger
-from d2pd.embedded.results import log_results, verify_results
+from d2pd.embedded.results import verify_results
 from d2pd.embedded.run_setup import default_argument_parser, default_setup, default_writers
 from d2pd.embedded.solver import build_lr_scheduler, build_optimizer
 from d2pd.embedded.train_loop import HookBase, TrainerBase
@@ -213,6 +213,8 @@ class DefaultTrainer(TrainerBase):
     ) -> dict[str, Any]:
         """Evaluate the model on every dataset of ``DATASETS.TEST``.
 
+        Logging the figures is the evaluators' business, who know what they mean.
+
         Args:
             cfg: Names the datasets.
             model: With its weights loaded.
@@ -239,8 +241,6 @@ class DefaultTrainer(TrainerBase):
                 results[name] = {}
                 continue
             results[name] = inference_on_dataset(model, data_loader, evaluator)
-            if comm.is_main_process():
-                log_results(name, results[name])
         return next(iter(results.values())) if len(results) == 1 else results
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""Shows the figures of an evaluation and holds them against what a config expects."""
+"""Holds the figures of an evaluation against what a config expects."""
 
 import logging
 import math
@@ -8,16 +8,6 @@ from typing import Any
 from d2pd.errors import UserError
 
 logger = logging.getLogger(__name__)
-
-
-def log_results(dataset_name: str, results: Mapping[str, Any]) -> None:
-    """Log the figures of each task in one line; those of single classes are left out."""
-    for task, figures in results.items():
-        if isinstance(figures, Mapping):
-            shown = ", ".join(f"{k} {v:.4f}" for k, v in figures.items() if "-" not in k)
-        else:
-            shown = str(figures)
-        logger.info("%s, %s: %s", dataset_name, task, shown)
 
 
 def verify_results(expected: Sequence[Sequence[Any]], results: Mapping[str, Any]) -> None:
