@@ -3,11 +3,12 @@ import time
 
 import numpy as np
 import pytest
+import random_scenes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from d2pd.data.annotations import read_kaist_json
-from d2pd.evaluation.arrays import LabelArrays, detection_arrays, label_arrays
+from d2pd.evaluation.arrays import detection_arrays, label_arrays
 from d2pd.evaluation.coco import evaluate_boxes
 from d2pd.evaluation.label_convention import explain_low_ap, measure_fit
 
@@ -16,20 +17,9 @@ LOW = {"AP": 0.4}
 
 
 def labels_of(boxes, image, num_images, is_ignore=None):
-    boxes = np.asarray(boxes, dtype=float).reshape(-1, 4)
-    count = len(boxes)
-    return LabelArrays(
-        image_ids=tuple(range(num_images)),
-        image_names=tuple(f"i{n}" for n in range(num_images)),
-        image_sizes=np.tile([HEIGHT, WIDTH], (num_images, 1)),
-        image_index=np.asarray(image, dtype=np.int64),
-        boxes_xywh=boxes,
-        classes=np.zeros(count, dtype=np.int64),
-        is_ignore=np.zeros(count, dtype=bool) if is_ignore is None else is_ignore,
-        occlusion=np.zeros(count, dtype=np.int64),
-        rows=np.arange(count),
-        class_names=("person",),
-    )
+    is_ignore = np.zeros(len(boxes), dtype=bool) if is_ignore is None else is_ignore
+    rows = [(n, 0, flag, *box) for n, flag, box in zip(image, is_ignore, boxes, strict=True)]
+    return random_scenes.labels_of(rows, num_images, ["person"], (HEIGHT, WIDTH))
 
 
 def true_boxes(seed, num_images=40):
