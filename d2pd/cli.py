@@ -128,7 +128,33 @@ def _parser() -> argparse.ArgumentParser:
     )
     diagnose.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE overrides")
     diagnose.set_defaults(run=_diagnose)
+
+    _add_evaluate(commands.add_parser("evaluate", help="miss rates of result files, side by side"))
     return parser
+
+
+def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
+    evaluate.add_argument(
+        "--annotations", type=Path, required=True, metavar="FILE", help="KAIST or COCO JSON, or CSV"
+    )
+    evaluate.add_argument(
+        "--detections",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="FILE",
+        help=".txt: image_id + 1,x,y,w,h,score a line; .json: COCO results, or predictions.json",
+    )
+    evaluate.add_argument("--protocol", choices=["kaist"], help="its 7 settings, day and night")
+    evaluate.add_argument(
+        "--mode", choices=["strict", "compat"], help="rules: of published tables, or of a script"
+    )
+    evaluate.add_argument("--iou", type=float, help="overlap from which a label is found (0.5)")
+    evaluate.add_argument("--json", type=Path, metavar="OUT", help="write all numbers")
+    evaluate.add_argument("--plot", type=Path, metavar="OUT.png", help="draw the curves")
+    evaluate.add_argument("--config-file", metavar="FILE", help="with MISS_RATE: own subsets")
+    evaluate.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE overrides")
+    evaluate.set_defaults(run=_evaluate)
 
 
 def _doctor(args: argparse.Namespace) -> int:
@@ -168,5 +194,11 @@ def _show(args: argparse.Namespace) -> int:
 
 def _diagnose(args: argparse.Namespace) -> int:
     from d2pd.training.diagnosis.diagnose import main as run
+
+    return run(args)
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from d2pd.evaluation.evaluate_command import main as run
 
     return run(args)

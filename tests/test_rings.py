@@ -34,6 +34,8 @@ PURE = (
     "d2pd.evaluation.miss_rate",
     "d2pd.evaluation.subsets",
     "d2pd.evaluation.tally",
+    "d2pd.evaluation.comparison",
+    "d2pd.evaluation.comparison_text",
     "d2pd.evaluation.raw_detections",
     "d2pd.evaluation.result_files",
     "d2pd.evaluation.result_json",

@@ -1,0 +1,198 @@
+"""``d2pd evaluate``: miss rates of result files of any detector, side by side."""
+
+import argparse
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from d2pd import __version__
+from d2pd.data.annotations.any_format import NamedLabels, read_any_labels
+from d2pd.errors import ConfigError
+from d2pd.evaluation.arrays import DetectionArrays, LabelArrays, label_arrays
+from d2pd.evaluation.comparison import Comparison, as_plain_data, compare
+from d2pd.evaluation.comparison_text import format_comparison
+from d2pd.evaluation.result_files import read_result_file
+from d2pd.evaluation.subsets import KAIST, Protocol
+from d2pd.json_file import write_json
+
+KEY = re.compile(r"[A-Z_]+(\.[A-Za-z0-9_]+)+")
+"""Of a configuration, such as MISS_RATE.MODE."""
+
+PROTOCOLS = {"kaist": KAIST}
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to measure: ``compare`` takes these."""
+
+    protocol: Protocol
+    mode: str
+    iou_threshold: float
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run the command.
+
+    Args:
+        args: ``annotations``, ``detections``, ``protocol``, ``mode``, ``iou``, ``json``, ``plot``,
+            ``config_file``, ``opts``, as ``d2pd.cli`` parses them; None where not given.
+
+    Returns:
+        Exit code 0.
+
+    Raises:
+        UserError: If a file or an option cannot be used; nothing is written then.
+    """
+    inputs = [args.annotations, *args.detections]
+    _check_outputs([path for path in (args.json, args.plot) if path], inputs)
+    if args.plot:
+        from d2pd.reporting.miss_rate_plot import check_plot_path
+
+        check_plot_path(args.plot)
+    names = name_methods(args.detections)
+    options = _options(args)
+    known = read_any_labels(args.annotations)
+    labels = label_arrays(known.labels.records, known.labels.class_names)
+    methods = _read_methods(names, labels, known)
+    comparison = compare(
+        labels,
+        methods,
+        options.protocol,
+        mode=options.mode,
+        iou_threshold=options.iou_threshold,
+        progress=_progress,
+    )
+    print(f"{args.annotations}: {len(labels.image_ids):,} images")
+    print(format_comparison(comparison))
+    if args.json:
+        about = _about(args.annotations, labels, names)
+        write_json(args.json, about | as_plain_data(comparison), indent=1)
+        print(f"\nwritten to {args.json}")
+    if args.plot:
+        _plot(comparison, args.plot)
+        print(f"\ndrawn into {args.plot}")
+    return 0
+
+
+def name_methods(paths: Sequence[Path]) -> dict[str, Path]:
+    """Name each result file: its stem without ``_result``, with folders where two would be equal.
+
+    Raises:
+        ConfigError: If a file is given twice.
+    """
+    files = [path.resolve() for path in paths]
+    for path, times in Counter(files).items():
+        if times > 1:
+            raise ConfigError(f"{path}: this result file is given {times} times; name it once")
+    stems = [file.stem.removesuffix("_result") or file.stem for file in files]
+    places = Counter((file.parent, stem) for file, stem in zip(files, stems, strict=True))
+    parts = [
+        # Where a.txt lies beside a.json, the suffix tells them apart.
+        [*file.parent.parts[1:], stem if places[file.parent, stem] == 1 else file.name]
+        for file, stem in zip(files, stems, strict=True)
+    ]
+    return {_shortest(own, parts): path for own, path in zip(parts, paths, strict=True)}
+
+
+def _shortest(own: list[str], all_parts: Sequence[list[str]]) -> str:
+    """Give the end of a path that no other path ends in."""
+    for length in range(1, len(own) + 1):
+        if sum(parts[-length:] == own[-length:] for parts in all_parts) == 1:
+            return "/".join(own[-length:])
+    return "/".join(own)
+
+
+def _check_outputs(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
+    """See before anything is computed that each file may be written."""
+    for path in outputs:
+        if path.exists() and not path.is_file():
+            raise ConfigError(f"{path}: this is no file that could be replaced; name another")
+        if any(_is_same(path, other) for other in inputs):
+            raise ConfigError(f"{path}: this is one of the files to read; write to another")
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
+        if not folder.is_dir():
+            raise ConfigError(f"{path}: {folder} is a file, not a folder; write to another")
+    if len({path.resolve() for path in outputs}) < len(outputs):
+        raise ConfigError(f"{outputs[0]}: --json and --plot name the same file; name two")
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    if path.exists() and other.exists():
+        return path.samefile(other)
+    return path.resolve() == other.resolve()
+
+
+def _options(args: argparse.Namespace) -> Options:
+    """Take what the command line says, else the configuration, else KAIST's protocol."""
+    protocol, mode, iou_threshold = KAIST, "strict", 0.5
+    if args.config_file or args.opts:
+        from d2pd.config import load_config
+        from d2pd.evaluation.build import miss_rate_protocol
+
+        cfg = load_config(args.config_file or "", args.opts)
+        protocol = miss_rate_protocol(cfg)
+        mode, iou_threshold = cfg.MISS_RATE.MODE, cfg.MISS_RATE.IOU_THRESHOLD
+    return Options(
+        PROTOCOLS[args.protocol] if args.protocol else protocol,
+        args.mode or mode,
+        iou_threshold if args.iou is None else args.iou,
+    )
+
+
+def _read_methods(
+    names: Mapping[str, Path], labels: LabelArrays, known: NamedLabels
+) -> dict[str, DetectionArrays]:
+    for path in names.values():
+        if KEY.fullmatch(str(path)) and not path.exists():
+            raise ConfigError(
+                f"{path}: no such result file; KEY VALUE overrides go last, after another option "
+                "such as --config-file FILE"
+            )
+    return {
+        name: read_result_file(path, labels, known.category_ids) for name, path in names.items()
+    }
+
+
+def _progress(work: list[tuple[int, str]]) -> Any:
+    return tqdm(work, desc="miss rates", unit="method", delay=1, leave=False, disable=None)
+
+
+def _about(annotations: Path, labels: LabelArrays, names: Mapping[str, Path]) -> dict[str, Any]:
+    return {
+        "d2pd": __version__,
+        "annotations": _identify(annotations)
+        | {"num_images": len(labels.image_ids), "num_labels": labels.classes.size},
+        "class_names": list(labels.class_names),
+        "detections": {name: _identify(path) for name, path in names.items()},
+    }
+
+
+def _identify(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return {"file": str(path), "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def _plot(comparison: Comparison, path: Path) -> None:
+    """Draw the first setting, a row for each class and a panel for each split."""
+    from d2pd.reporting.miss_rate_plot import Panel, draw_miss_rates
+
+    setting = comparison.protocol.settings[0].name
+    grouped = comparison.by_class()
+    rows = []
+    for class_name, results in grouped.items():
+        prefix = f"{class_name}: " if len(grouped) > 1 else ""
+        panels = []
+        for split in comparison.protocol.splits:
+            rates = {r.method: r.subsets[f"{setting}/{split.name}"].rate for r in results}
+            count = max(rate.num_labels for rate in rates.values())
+            title = f"{prefix}{setting.capitalize()}, {split.name} ({count:,} labels)"
+            panels.append(Panel(title, rates))
+        rows.append(panels)
+    title = f"Log-average miss rate ({comparison.mode}, IoU {comparison.iou_threshold:g})"
+    draw_miss_rates(rows, title, path)
