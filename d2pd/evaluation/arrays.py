@@ -4,6 +4,8 @@ Images are numbered 0..N-1 in the order of the labels. Boxes are x, y, width, he
 the image file, as label files state them: a height of 55 stays 55.
 """
 
+import logging
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +15,8 @@ from typing import Any
 import numpy as np
 
 from d2pd.errors import AnnotationError
+
+logger = logging.getLogger(__name__)
 
 UNKNOWN = -1
 """Occlusion of a label whose file does not state it."""
@@ -71,7 +75,7 @@ class DetectionArrays:
 
 
 def label_arrays(records: Sequence[Mapping[str, Any]], class_names: Sequence[str]) -> LabelArrays:
-    """Collect the labels of records, none of them cleaned away or clipped.
+    """Collect the labels of records as they are; those with NaN or infinity are left out.
 
     Args:
         records: As a reader gives them, each ``image_id`` once; boxes XYXY in pixels.
@@ -87,8 +91,11 @@ def label_arrays(records: Sequence[Mapping[str, Any]], class_names: Sequence[str
             f"image_id {image_id!r} is there {times} times; every image of a dataset needs an id "
             "of its own to be evaluated"
         )
-    counts = [len(record.get("annotations", ())) for record in records]
-    found = [row for record in records for row in record.get("annotations", ())]
+    boxes = [[row for row in r.get("annotations", ()) if _is_finite(row["bbox"])] for r in records]
+    found = [row for rows in boxes for row in rows]
+    left_out = sum(len(record.get("annotations", ())) for record in records) - len(found)
+    if left_out:
+        logger.warning("%d labels are left out: their boxes are not finite numbers", left_out)
     corners = np.array([row["bbox"] for row in found], dtype=np.float64).reshape(-1, 4)
     return LabelArrays(
         image_ids=tuple(ids),
@@ -96,7 +103,7 @@ def label_arrays(records: Sequence[Mapping[str, Any]], class_names: Sequence[str
         image_sizes=np.array(
             [(record["height"], record["width"]) for record in records], dtype=np.int64
         ).reshape(-1, 2),
-        image_index=np.repeat(np.arange(len(records)), counts),
+        image_index=np.repeat(np.arange(len(records)), [len(rows) for rows in boxes]),
         boxes_xywh=np.hstack([corners[:, :2], corners[:, 2:] - corners[:, :2]]),
         classes=_column(found, "category_id", 0),
         is_ignore=(_column(found, "ignore", 0) | _column(found, "iscrowd", 0)).astype(bool),
@@ -191,6 +198,10 @@ def detections_where(detections: DetectionArrays, is_chosen: np.ndarray) -> Dete
 def _column(rows: Sequence[Mapping[str, Any]], key: str, default: int) -> np.ndarray:
     values = (row.get(key) for row in rows)
     return np.array([default if value is None else value for value in values], dtype=np.int64)
+
+
+def _is_finite(box: Sequence[float]) -> bool:
+    return all(map(math.isfinite, box))
 
 
 def _name(record: Mapping[str, Any]) -> str:

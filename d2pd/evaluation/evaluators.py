@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,29 +10,34 @@ import torch
 
 from d2pd.d2 import DatasetEvaluator, Instances, MetadataCatalog, comm
 from d2pd.data.records import load_records
+from d2pd.evaluation.arrays import (
+    DetectionArrays,
+    LabelArrays,
+    arrays_of_predictions,
+    label_arrays,
+    of_class,
+)
 from d2pd.evaluation.coco import evaluate_boxes, explain_nan
+from d2pd.evaluation.label_convention import explain_low_ap
+from d2pd.evaluation.miss_rate import RULES, differences, miss_rates
+from d2pd.evaluation.subsets import KAIST, Protocol, has_unknown_occlusion
 from d2pd.json_file import write_json
 
 logger = logging.getLogger(__name__)
 
+PREDICTIONS = "predictions.json"
 
-class CocoEvaluator(DatasetEvaluator):
-    """COCO AP of what a model detects on a registered dataset.
+
+class DetectionEvaluator(DatasetEvaluator):
+    """Collects what a model detects on a registered dataset.
 
     The labels are read anew for each evaluation and nothing is cached, so that it never runs on
     labels of yesterday.
     """
 
-    def __init__(self, dataset_name: str, output_dir: str | Path | None = None) -> None:
-        """Name the dataset.
-
-        Args:
-            dataset_name: Registered, with ``thing_classes`` in its metadata.
-            output_dir: ``predictions.json``, the detections as COCO results with class ids
-                0..K-1, is written here; None for nowhere.
-        """
+    def __init__(self, dataset_name: str) -> None:
+        """Name the dataset: registered, with ``thing_classes`` in its metadata."""
         self.dataset_name = dataset_name
-        self.output_dir = Path(output_dir) if output_dir else None
         self.reset()
 
     def reset(self) -> None:
@@ -53,14 +59,33 @@ class CocoEvaluator(DatasetEvaluator):
             self.seen.add(sample["image_id"])
             self.predictions += coco_rows(output["instances"], sample["image_id"])
 
+    @property
+    def class_names(self) -> list[str]:
+        """Names of class 0, 1, ..."""
+        return list(MetadataCatalog.get(self.dataset_name).thing_classes)
+
+
+class CocoEvaluator(DetectionEvaluator):
+    """COCO AP of what a model detects on a registered dataset; keeps the detections."""
+
+    def __init__(self, dataset_name: str, output_dir: str | Path | None = None) -> None:
+        """Name the dataset.
+
+        Args:
+            dataset_name: See ``DetectionEvaluator``.
+            output_dir: ``predictions.json``, the detections with the names of their classes, is
+                written here; None for nowhere. ``result_files`` reads it.
+        """
+        super().__init__(dataset_name)
+        self.output_dir = Path(output_dir) if output_dir else None
+
     def evaluate(self) -> dict[str, dict[str, float]]:
         """Compute the metrics over the whole dataset, and write the detections.
 
         Returns:
             ``{"bbox": {metric: 0..100 or NaN}}``; see ``evaluation.coco.evaluate_boxes``.
         """
-        records = load_records(self.dataset_name)
-        class_names = list(MetadataCatalog.get(self.dataset_name).thing_classes)
+        records, class_names = load_records(self.dataset_name), self.class_names
         if len(self.seen) < len(records):
             logger.warning(
                 "%s: the model saw %d of %d images; the others count as images without a detection",
@@ -70,8 +95,17 @@ class CocoEvaluator(DatasetEvaluator):
             )
         results = evaluate_boxes(records, self.predictions, class_names)
         self._log(results, explain_nan(results, records, class_names))
+        labels = label_arrays(records, class_names)
+        why = explain_low_ap(labels, arrays_of_predictions(self.predictions, labels), results)
+        if why:
+            logger.warning("%s: %s", self.dataset_name, why)
         if self.output_dir and comm.is_main_process():
-            write_json(self.output_dir / "predictions.json", self.predictions)
+            content = {
+                "dataset": self.dataset_name,
+                "class_names": class_names,
+                "predictions": self.predictions,
+            }
+            write_json(self.output_dir / PREDICTIONS, content)
         return {"bbox": results}
 
     def _log(self, results: Mapping[str, float], reasons: Mapping[str, str]) -> None:
@@ -81,6 +115,73 @@ class CocoEvaluator(DatasetEvaluator):
             logger.warning("%s: %s is NaN: %s", self.dataset_name, metric, reason)
         line = "  ".join(f"{metric} {value:.2f}" for metric, value in results.items())
         logger.info("%s: %s", self.dataset_name, line)
+
+
+class MissRateEvaluator(DetectionEvaluator):
+    """Log-average miss rate of what a model detects on a registered dataset.
+
+    It goes by the labels as the file has them: what cleaning drops or clips for training is to be
+    found, or ignored, all the same.
+    """
+
+    def __init__(
+        self,
+        dataset_name: str,
+        protocol: Protocol = KAIST,
+        *,
+        mode: str = "strict",
+        iou_threshold: float = 0.5,
+    ) -> None:
+        """Set up.
+
+        Args:
+            dataset_name: See ``DetectionEvaluator``.
+            protocol: The subsets to measure.
+            mode: Of the numbers returned; a key of ``miss_rate.RULES``.
+            iou_threshold: Overlap from which a detection finds a label.
+        """
+        super().__init__(dataset_name)
+        self.protocol = protocol
+        self.mode = mode
+        self.iou_threshold = iou_threshold
+
+    def evaluate(self) -> dict[str, dict[str, float]]:
+        """Compute the miss rate of every subset that has images.
+
+        Returns:
+            ``{"MR": {"reasonable/all": 0..100, ...}}``, NaN where a subset has no label to find;
+            with several classes ``"person/reasonable/all"``.
+        """
+        records = load_records(self.dataset_name, cleaned=False)
+        labels = label_arrays(records, self.class_names)
+        detections = arrays_of_predictions(self.predictions, labels)
+        results: dict[str, float] = {}
+        for index, class_name in enumerate(self.class_names):
+            of_one = of_class(labels, detections, index)
+            prefix = f"{class_name}/" if len(self.class_names) > 1 else ""
+            results |= {f"{prefix}{key}": value for key, value in self._rates(*of_one).items()}
+        return {"MR": results}
+
+    def _rates(self, labels: LabelArrays, detections: DetectionArrays) -> dict[str, float]:
+        found = miss_rates(labels, detections, self.protocol, RULES[self.mode], self.iou_threshold)
+        rates = {key: rate.value for key, rate in found.items() if rate.num_images}
+        self._log(labels, detections, rates)
+        return rates
+
+    def _log(
+        self, labels: LabelArrays, detections: DetectionArrays, rates: Mapping[str, float]
+    ) -> None:
+        line = "  ".join(f"{key} {value:.2f}" for key, value in rates.items())
+        logger.info("%s: miss rate (%s): %s", self.dataset_name, self.mode, line)
+        if has_unknown_occlusion(labels):
+            logger.info(
+                "%s: labels that do not state occlusion are judged on height and bounds",
+                self.dataset_name,
+            )
+        first = replace(self.protocol, settings=self.protocol.settings[:1])
+        reasons = differences(labels, detections, first, self.iou_threshold)
+        for subset, why in reasons.items():
+            logger.info("%s: %s: %s", self.dataset_name, subset, why)
 
 
 class StopBetweenImages(DatasetEvaluator):

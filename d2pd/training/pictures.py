@@ -77,7 +77,7 @@ def draw_found(cfg: CfgNode, names: Sequence[str]) -> dict[str, Path]:
         path = output / f"detections_{name}.png"
         draw_detections(
             DatasetCatalog.get(name),
-            json.loads(found.read_text(encoding="utf-8")),
+            json.loads(found.read_text(encoding="utf-8"))["predictions"],
             MetadataCatalog.get(name).thing_classes,
             path,
             modality=cfg.INPUT.MODALITY,

@@ -15,6 +15,7 @@ from d2pd.d2 import CfgNode, DatasetCatalog, MetadataCatalog, build_model
 from d2pd.data.augmentation import build_augmentation
 from d2pd.data.registration import missing_files, unreadable_labels
 from d2pd.errors import ConfigError, DeviceError, MissingFileError, UserError
+from d2pd.evaluation.build import miss_rate_protocol
 from d2pd.training.checkpoints.checkpoint_choice import Choice, choose_checkpoint
 from d2pd.training.checkpoints.mirror import check_mirror
 from d2pd.training.deciding.decisions import (
@@ -54,9 +55,10 @@ def check_run(
         PreflightError: Listing all problems, each with the way out. Nothing was written.
     """
     found: list[Choice] = []
-    checks: list[Callable[[], None]] = [
+    checks: list[Callable[[], object]] = [
         lambda: _check_device(cfg),
         lambda: _check_named_datasets(cfg, eval_only),
+        lambda: miss_rate_protocol(cfg),
         lambda: _check_augmentation(cfg),
         lambda: _check_model(cfg, None if resume else _starting_weights(cfg, eval_only)),
         lambda: _check_output(cfg, resume or eval_only or overwrite),

@@ -3,7 +3,6 @@
 import logging
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +17,8 @@ from d2pd.d2 import (
     hooks,
 )
 from d2pd.data.loader import build_test_loader, build_train_loader
-from d2pd.evaluation.evaluators import CocoEvaluator, StopBetweenImages
+from d2pd.evaluation.build import build_evaluator
+from d2pd.evaluation.evaluators import StopBetweenImages
 from d2pd.training.checkpoints.checkpoint_choice import Choice
 from d2pd.training.checkpoints.checkpointer import Checkpointer
 from d2pd.training.checkpoints.optimizer_state import apply_configured_rates
@@ -221,8 +221,8 @@ class Trainer(Loop):
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        """Build the evaluator of COCO AP; predictions go to ``OUTPUT_DIR/inference/<dataset>``."""
-        return CocoEvaluator(dataset_name, str(Path(cfg.OUTPUT_DIR) / "inference" / dataset_name))
+        """Build what measures COCO AP and miss rate; see ``evaluation.build``."""
+        return build_evaluator(cfg, dataset_name)
 
     @classmethod
     def test_final(cls, cfg: CfgNode, model: nn.Module) -> dict[str, Any]:

@@ -64,16 +64,20 @@ def test_perfect_detections(records, tmp_path):
     assert math.isnan(results["bbox"]["APs"])
 
 
-def test_predictions_are_written_as_coco_results(records, tmp_path):
+def test_predictions_are_written_with_the_names_of_their_classes(records, tmp_path):
     evaluator = CocoEvaluator(NAME, str(tmp_path))
     show(evaluator, 3)
     show(evaluator, 4, [10, 10, 50, 90], [0, 0, 5, 6])
     evaluator.evaluate()
     assert [path.name for path in tmp_path.iterdir()] == ["predictions.json"]
-    assert json.loads((tmp_path / "predictions.json").read_text()) == [
-        {"image_id": 4, "category_id": 0, "bbox": [10, 10, 40, 80], "score": 0.5},
-        {"image_id": 4, "category_id": 0, "bbox": [0, 0, 5, 6], "score": 0.5},
-    ]
+    assert json.loads((tmp_path / "predictions.json").read_text()) == {
+        "dataset": NAME,
+        "class_names": ["person"],
+        "predictions": [
+            {"image_id": 4, "category_id": 0, "bbox": [10, 10, 40, 80], "score": 0.5},
+            {"image_id": 4, "category_id": 0, "bbox": [0, 0, 5, 6], "score": 0.5},
+        ],
+    }
 
 
 def test_labels_are_read_anew_each_time(records):

@@ -94,7 +94,7 @@ def test_final_test_is_evaluated_once_after_training_and_apart(quick_opts, tmp_p
     results = run_main([*opts, "OUTPUT_DIR", str(tmp_path / "out")])
     assert set(results["final"]["bbox"]) == set(results["bbox"])
     predictions = tmp_path / "out/inference/synthetic_train/predictions.json"
-    assert isinstance(json.loads(predictions.read_text()), list)
+    assert json.loads(predictions.read_text())["dataset"] == "synthetic_train"
 
 
 def test_without_resume_a_finished_run_is_not_written_over(finished, quick_opts):

@@ -177,7 +177,7 @@ def is_named_as_test(dataset_name: str) -> bool:
 
 def _watch(cfg: CfgNode, name: str, section: str) -> WatchedMetric:
     tests = cfg.DATASETS.TEST
-    if name.startswith("bbox/") and len(tests) > 1:
+    if name.startswith(("bbox/", "MR/")) and len(tests) > 1:
         raise ConfigError(
             f"{section}.METRIC {name}: DATASETS.TEST has {len(tests)} datasets, and each has its "
             f"own: name {' or '.join(f'{dataset}/{name}' for dataset in tests)}"
