@@ -50,7 +50,7 @@ def intervals(
     if repetitions < 1:
         raise ValueError(f"repetitions must be 1 or more, got {repetitions}")
     found = tallies(labels, detections, protocol, iou_threshold)
-    return {name: _interval(tally, rules, repetitions, seed) for name, tally in found}
+    return {name: interval(tally, rules, repetitions, seed) for name, tally in found}
 
 
 def resampled(tally: Tally, weights: np.ndarray, rules: Rules = STRICT) -> np.ndarray:
@@ -70,7 +70,8 @@ def resampled(tally: Tally, weights: np.ndarray, rules: Rules = STRICT) -> np.nd
     return log_average(misses(tally, weights, rules), rules)
 
 
-def _interval(tally: Tally, rules: Rules, repetitions: int, seed: int) -> tuple[float, float]:
+def interval(tally: Tally, rules: Rules, repetitions: int, seed: int) -> tuple[float, float]:
+    """Compute the interval of what one subset counts; see ``intervals``."""
     if not tally.num_labels.any():
         return np.nan, np.nan
     generator = np.random.default_rng(seed)

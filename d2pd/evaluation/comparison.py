@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from d2pd.evaluation.arrays import DetectionArrays, LabelArrays, of_class
-from d2pd.evaluation.bootstrap import intervals
-from d2pd.evaluation.miss_rate import RULES, MissRate, differences, miss_rates
+from d2pd.evaluation.bootstrap import interval
+from d2pd.evaluation.miss_rate import RULES, MissRate, differences, miss_rate
 from d2pd.evaluation.subsets import (
     KAIST_BOUNDS,
     Protocol,
@@ -17,7 +17,7 @@ from d2pd.evaluation.subsets import (
     has_unknown_occlusion,
     in_split,
 )
-from d2pd.evaluation.tally import REFERENCES
+from d2pd.evaluation.tally import REFERENCES, Tally, tallies
 
 REPETITIONS = 1000
 SEED = 0
@@ -96,7 +96,7 @@ def compare(
     mode: str = "strict",
     iou_threshold: float = 0.5,
     repetitions: int = REPETITIONS,
-    progress: Callable[[list[tuple[int, str]]], Any] = iter,
+    on_subset: Callable[[], object] = lambda: None,
 ) -> Comparison:
     """Compute the miss rates of every method on every class and subset, with intervals.
 
@@ -107,24 +107,26 @@ def compare(
         mode: ``strict`` or ``compat``.
         iou_threshold: In (0, 1].
         repetitions: Resamples of the images for the intervals.
-        progress: Wraps what is worked through, class number and method, such as ``tqdm``.
+        on_subset: Called after each subset of each method and class.
 
     Raises:
         ConfigError: If the threshold is outside (0, 1].
         KeyError: If there is no such mode.
     """
     present = with_images(labels, protocol)
-
-    def measure(class_index: int, name: str) -> MethodResult:
-        chosen = of_class(labels, methods[name], class_index)
-        subsets = _measure(*chosen, present, mode, iou_threshold, repetitions)
-        class_name = labels.class_names[class_index]
-        return MethodResult(name, class_name, chosen[1].scores.size, subsets)
-
-    work = [(number, name) for number in range(len(labels.class_names)) for name in methods]
-    results = tuple(measure(number, name) for number, name in progress(work))
+    results = []
+    for number, class_name in enumerate(labels.class_names):
+        for name, detections in methods.items():
+            ours, theirs = of_class(labels, detections, number)
+            subsets: dict[str, SubsetResult] = {}
+            reasons = differences(ours, theirs, present, iou_threshold)
+            for subset, tally in tallies(ours, theirs, present, iou_threshold):
+                reason = reasons.get(subset, "")
+                subsets[subset] = _measure(tally, mode, repetitions, reason)
+                on_subset()
+            results.append(MethodResult(name, class_name, theirs.scores.size, subsets))
     notes = tuple(_notes(labels, protocol))
-    return Comparison(mode, iou_threshold, repetitions, present, results, notes)
+    return Comparison(mode, iou_threshold, repetitions, present, tuple(results), notes)
 
 
 def with_images(labels: LabelArrays, protocol: Protocol) -> Protocol:
@@ -156,27 +158,14 @@ def as_plain_data(comparison: Comparison) -> dict[str, Any]:
     return _without_nan(plain)
 
 
-def _measure(
-    labels: LabelArrays,
-    detections: DetectionArrays,
-    protocol: Protocol,
-    mode: str,
-    iou_threshold: float,
-    repetitions: int,
-) -> dict[str, SubsetResult]:
-    arguments = (labels, detections, protocol)
-    rates = {name: miss_rates(*arguments, rules, iou_threshold) for name, rules in RULES.items()}
-    reasons = differences(*arguments, iou_threshold)
-    ranges = intervals(*arguments, RULES[mode], iou_threshold, repetitions=repetitions, seed=SEED)
-    return {
-        subset: SubsetResult(
-            rate,
-            ranges[subset],
-            {name: of_rules[subset].value for name, of_rules in rates.items()},
-            reasons.get(subset, ""),
-        )
-        for subset, rate in rates[mode].items()
-    }
+def _measure(tally: Tally, mode: str, repetitions: int, reason: str) -> SubsetResult:
+    rates = {name: miss_rate(tally, rules) for name, rules in RULES.items()}
+    return SubsetResult(
+        rate=rates[mode],
+        interval=interval(tally, RULES[mode], repetitions, SEED),
+        values={name: rate.value for name, rate in rates.items()},
+        difference=reason,
+    )
 
 
 def _notes(labels: LabelArrays, protocol: Protocol) -> Iterator[str]:
@@ -187,7 +176,7 @@ def _notes(labels: LabelArrays, protocol: Protocol) -> Iterator[str]:
         )
     empty = [split.name for split in protocol.splits if not in_split(labels, split).any()]
     if empty:
-        yield f"No image is in the split {' or '.join(empty)} (by its name), which is left out."
+        yield f"No image is in the split {' or '.join(empty)}: left out."
     sizes = {(int(width), int(height)) for height, width in labels.image_sizes if height and width}
     others = sorted(sizes - {KAIST_SIZE})
     if others and any(setting.bounds == KAIST_BOUNDS for setting in protocol.settings):

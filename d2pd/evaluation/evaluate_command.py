@@ -15,7 +15,7 @@ from d2pd import __version__
 from d2pd.data.annotations.any_format import NamedLabels, read_any_labels
 from d2pd.errors import ConfigError
 from d2pd.evaluation.arrays import DetectionArrays, LabelArrays, label_arrays
-from d2pd.evaluation.comparison import Comparison, as_plain_data, compare
+from d2pd.evaluation.comparison import Comparison, as_plain_data, compare, with_images
 from d2pd.evaluation.comparison_text import format_comparison
 from d2pd.evaluation.result_files import read_result_file
 from d2pd.evaluation.subsets import KAIST, Protocol
@@ -60,14 +60,7 @@ def main(args: argparse.Namespace) -> int:
     known = read_any_labels(args.annotations)
     labels = label_arrays(known.labels.records, known.labels.class_names)
     methods = _read_methods(names, labels, known)
-    comparison = compare(
-        labels,
-        methods,
-        options.protocol,
-        mode=options.mode,
-        iou_threshold=options.iou_threshold,
-        progress=_progress,
-    )
+    comparison = _compare(labels, methods, options)
     print(f"{args.annotations}: {len(labels.image_ids):,} images")
     print(format_comparison(comparison))
     if args.json:
@@ -159,8 +152,27 @@ def _read_methods(
     }
 
 
-def _progress(work: list[tuple[int, str]]) -> Any:
-    return tqdm(work, desc="miss rates", unit="method", delay=1, leave=False, disable=None)
+def _compare(
+    labels: LabelArrays, methods: Mapping[str, DetectionArrays], options: Options
+) -> Comparison:
+    present = with_images(labels, options.protocol)
+    num_subsets = len(present.settings) * len(present.splits)
+    with tqdm(
+        total=num_subsets * len(methods) * len(labels.class_names),
+        desc="miss rates",
+        unit="subset",
+        delay=1,
+        leave=False,
+        disable=None,  # where nobody watches
+    ) as bar:
+        return compare(
+            labels,
+            methods,
+            options.protocol,
+            mode=options.mode,
+            iou_threshold=options.iou_threshold,
+            on_subset=bar.update,
+        )
 
 
 def _about(annotations: Path, labels: LabelArrays, names: Mapping[str, Path]) -> dict[str, Any]:
