@@ -117,6 +117,19 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE overrides")
     show.set_defaults(run=_show)
 
+    report = commands.add_parser(
+        "report", help="one HTML page of a run: curves, numbers, the errors to browse"
+    )
+    report.add_argument("output_dir", type=Path, metavar="OUTPUT_DIR", help="of the run")
+    report.add_argument(
+        "--max-pictures",
+        type=_count,
+        default=60,
+        metavar="N",
+        help="errors to show as pictures, at most (%(default)s)",
+    )
+    report.set_defaults(run=_report)
+
     diagnose = commands.add_parser(
         "diagnose", help="look at every training image once: labels and losses that ruin a training"
     )
@@ -190,6 +203,20 @@ def _show(args: argparse.Namespace) -> int:
     check_datasets(cfg, cfg.DATASETS.TRAIN)
     print(write_train_batch(cfg, build_train_dataset(cfg), Path(cfg.OUTPUT_DIR)))
     return 0
+
+
+def _report(args: argparse.Namespace) -> int:
+    from d2pd.reporting.report.write import write_report
+
+    print(write_report(args.output_dir, max_pictures=args.max_pictures))
+    return 0
+
+
+def _count(word: str) -> int:
+    """Read a number of things, 0 or more."""
+    if not word.isdecimal():
+        raise argparse.ArgumentTypeError(f"{word!r} is not a whole number of 0 or more")
+    return int(word)
 
 
 def _diagnose(args: argparse.Namespace) -> int:

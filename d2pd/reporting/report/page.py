@@ -1,0 +1,70 @@
+"""The page: content in, one HTML text out that fetches nothing from anywhere."""
+
+import base64
+import hashlib
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from d2pd.reporting.report import chart
+from d2pd.reporting.report.content import Card, Content
+
+TEMPLATES = Path(__file__).parent / "template"
+BOX_ORDER = ("ignore", "label", "detection")
+
+
+def render_page(content: Content) -> str:
+    """Lay out a page.
+
+    All texts of the content are escaped, in HTML and in the embedded JSON; a policy in the page
+    allows its own style sheet and script by their hashes, pictures by data URI, and nothing else.
+
+    Args:
+        content: What stands on it.
+
+    Returns:
+        The whole HTML document.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES, encoding="utf-8"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(place_chart=chart.place_chart, size=chart, number=_Counter())
+    style = (TEMPLATES / "page.css").read_text(encoding="utf-8")
+    script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
+    policy = (
+        f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; "
+        f"script-src '{_hash(script)}'; base-uri 'none'; form-action 'none'"
+    )
+    cards = [card for dataset in content.datasets for card in dataset.cards]
+    return environment.get_template("page.html").render(
+        run=content,
+        style=style,
+        script=script,
+        policy=policy,
+        drawing_order=_drawing_order,
+        number_of_cards=len(cards),
+    )
+
+
+class _Counter:
+    """Numbers for ids, one after the other."""
+
+    def __init__(self) -> None:
+        self.last = 0
+
+    def __call__(self) -> int:
+        self.last += 1
+        return self.last
+
+
+def _drawing_order(card: Card) -> list:
+    """Return the boxes of a card, the one that it is about last, so that none lies over it."""
+    return sorted(card.boxes, key=lambda box: (box.is_subject, BOX_ORDER.index(box.kind)))
+
+
+def _hash(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
