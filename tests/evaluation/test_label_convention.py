@@ -137,6 +137,34 @@ def test_nothing_is_said_where_the_boxes_fit():
     assert explain(boxes, boxes, image) is None
 
 
+def test_nothing_is_said_of_a_shift_where_the_boxes_overlap_by_half_and_more():
+    boxes, image = true_boxes(0)
+    assert explain(moved(boxes, 0.1, 0.1), boxes, image) is None
+
+
+def test_two_labels_that_another_reading_fits_by_chance_say_nothing():
+    boxes, image = true_boxes(0)
+    at_border = np.hstack([boxes[:, :2], [WIDTH, HEIGHT] - boxes[:, :2]])
+    upper_left = np.flatnonzero((2 * boxes[:, :2] + boxes[:, 2:] < [WIDTH, HEIGHT]).all(axis=1))
+    two = upper_left[:2]
+    at_border[two, 2:] = boxes[two, :2] + boxes[two, 2:]
+    assert explain(at_border, boxes, image) is None
+
+
+def test_cause_that_gains_little_is_not_named():
+    boxes, image = true_boxes(0)
+    rng = np.random.default_rng(0)
+    places = boxes[:, :2] + (0.15 + rng.normal(0, 0.18, (len(boxes), 2))) * boxes[:, 2:]
+    written = np.hstack([places, boxes[:, 2:]])
+    fit = measure_fit(labels_of(written, image, 40), detected(boxes, image, 0))
+    assert 0.4 < fit.iou < 0.5
+    moved_back = measure_fit(
+        labels_of(moved(written, *fit.offset), image, 40), detected(boxes, image, 0)
+    )
+    assert 0.5 < moved_back.iou < fit.iou + 0.15
+    assert "No single cause fits" in explain(written, boxes, image)
+
+
 def test_nothing_is_said_of_few_boxes_or_none():
     boxes, image = true_boxes(0)
     few = labels_of(boxes[:9] / 2, image[:9], 40)
