@@ -70,8 +70,9 @@ def confusion_matrix(
     matrix = np.zeros((background + 1, background + 1), dtype=np.int64)
     np.add.at(matrix, (shown.classes[is_found], shown.classes[is_found]), 1)
     np.add.at(matrix, (left_labels.classes[taken], left.classes[is_confused]), 1)
-    np.add.at(matrix, (background, left.classes[~is_confused]), 1)
-    np.add.at(matrix, (np.delete(left_labels.classes, taken), background), 1)
+    on_nothing, not_found = left.classes[~is_confused], np.delete(left_labels.classes, taken)
+    matrix[background, :-1] = np.bincount(on_nothing, minlength=background)
+    matrix[:-1, background] = np.bincount(not_found, minlength=background)
     return matrix
 
 
