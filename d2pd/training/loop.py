@@ -69,12 +69,33 @@ class Loop(DefaultTrainer):
 
     def _finish_pending(self) -> None:
         self.iter = self.storage.iter = self.start_iter - 1
-        logger.info("the evaluation after iteration %d is pending: it comes first", self.iter)
+        told = (
+            "the evaluation after iteration %d is pending: it comes first"
+            if self.is_evaluation_due()
+            else "the evaluation after iteration %d was pending; with the periods of now there is "
+            "none"
+        )
+        logger.info(told, self.iter)
         for hook in self.deciding_hooks:
             hook.after_step()
         self.is_pending = False
         self._end_here()
         self.iter = self.start_iter
+
+    def is_evaluation_due(self) -> bool:
+        """Tell whether this iteration is followed by an evaluation."""
+        raise NotImplementedError
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up what ``state_dict`` returned; say what it holds of hooks that are no longer."""
+        states = state_dict.get("hooks", {})
+        names = {type(hook).__qualname__ for hook in self._hooks}
+        for name in sorted(states.keys() - names):
+            logger.info(
+                "%s is not part of this run any more: what it had decided is forgotten", name
+            )
+        kept = {name: state for name, state in states.items() if name in names}
+        super().load_state_dict({**state_dict, "hooks": kept})
 
     def after_step(self) -> None:
         """Call the hooks, then end the loop if one of them or a request from outside says so.

@@ -273,6 +273,23 @@ def test_other_periods_are_told_and_change_no_weight(opts, whole, killed):
     assert [row["iteration"] for row in rows(output) if "bbox/AP" in row] == [3, 6, 7]
 
 
+def test_what_is_no_longer_wanted_of_a_checkpoint_is_told_in_words(opts, whole, killed):
+    """A pending evaluation that other periods have none of, and the state of hooks left out."""
+    output = killed(4)
+    content = read(output / "model_0000003.pth")
+    content["pending"] = True
+    content["trainer"]["hooks"]["EarlyStopping"] = {}
+    torch.save(content, output / "model_0000003.pth")
+    run_main(output, [*opts, "TEST.EVAL_PERIOD", "3"], "--resume")
+    log = log_of(output)
+    assert "iteration 3 was pending; with the periods of now there is none" in log
+    assert "it comes first" not in log
+    assert "EarlyStopping is not part of this run any more: what it had decided is forgott" in log
+    assert "There is no hook" not in log
+    assert "Cannot find the hook" not in log
+    assert_same_weights(output, whole)
+
+
 def test_a_killed_run_is_not_started_over_unless_that_is_asked_for(opts, whole, killed):
     output = killed(6)
     (output / "notes.txt").write_text("mine")
