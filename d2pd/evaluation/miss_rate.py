@@ -84,43 +84,61 @@ def miss_rates(
 def miss_rate(tally: Tally, rules: Rules = STRICT) -> MissRate:
     """Compute the miss rate of what a subset counts."""
     num_labels = int(tally.num_labels_by(rules).sum())
-    has_labels = bool(tally.num_labels.any())
     at_references = _misses(tally, rules)
-    fppi, recall, scores = _corners(tally, num_labels if has_labels else 0)
+    fppi, true, scores = _corners(tally)
+    # Compat may count none of the labels that are there: nothing is found, which is a number.
+    to_find = max(num_labels, 1) if tally.num_labels.any() else np.nan
     return MissRate(
         value=float(log_average(at_references[None], rules)[0]),
-        recall=100 * float(recall[-1]) if recall.size else (0.0 if has_labels else np.nan),
+        recall=100 * float(np.count_nonzero(tally.is_true) / to_find),
         num_labels=num_labels,
         num_images=tally.num_labels.size,
         fppi=fppi,
-        miss=1 - recall,
+        miss=1 - true / to_find,
         scores=scores,
         at_references=100 * at_references,
     )
 
 
-def explain_differences(
+def explain_difference(
+    labels: LabelArrays,
+    detections: DetectionArrays,
+    protocol: Protocol,
+    iou_threshold: float = 0.5,
+) -> str:
+    """Say in words why compat and strict differ, a line for each subset where they do.
+
+    Returns:
+        The values of ``differences``; "" where both modes print the same two decimals everywhere.
+
+    Raises:
+        ConfigError: If the threshold is outside (0, 1].
+    """
+    reasons = differences(labels, detections, protocol, iou_threshold)
+    return "\n".join(f"{name}: {reason}" for name, reason in reasons.items())
+
+
+def differences(
     labels: LabelArrays,
     detections: DetectionArrays,
     protocol: Protocol,
     iou_threshold: float = 0.5,
 ) -> dict[str, str]:
-    """Say of every subset where strict and compat differ why they do; see ``explain_difference``.
+    """Find why compat and strict differ, by switching the rules one by one.
+
+    Returns:
+        ``setting/split`` -> what each rule changes by itself, in points; for the subsets of which
+        the two modes do not print the same two decimals.
 
     Raises:
         ConfigError: If the threshold is outside (0, 1].
     """
     found = tallies(labels, detections, protocol, iou_threshold)
-    reasons = {name: explain_difference(tally) for name, tally in found}
+    reasons = {name: _explain(tally) for name, tally in found}
     return {name: reason for name, reason in reasons.items() if reason}
 
 
-def explain_difference(tally: Tally) -> str:
-    """Say in words why compat and strict differ, found by switching the rules one by one.
-
-    Returns:
-        What each rule changes by itself, in points, or "" if both print the same two decimals.
-    """
+def _explain(tally: Tally) -> str:
     strict, compat = (_value(tally, rules) for rules in (STRICT, COMPAT))
     if f"{strict:.2f}" == f"{compat:.2f}":
         return ""
@@ -138,8 +156,8 @@ def explain_difference(tally: Tally) -> str:
 def _lost_labels(tally: Tally) -> str:
     lost = tally.num_labels[~tally.has_detections]
     return (
-        f"does not count {lost.sum()} of {tally.num_labels.sum()} labels, those on the "
-        f"{np.count_nonzero(lost)} images that have labels to find but no detection"
+        f"does not count {lost.sum()} of {tally.num_labels.sum()} labels, those on images without "
+        f"any detection (images: {np.count_nonzero(lost)})"
     )
 
 
@@ -180,12 +198,10 @@ def _misses(tally: Tally, rules: Rules) -> np.ndarray:
     return misses(tally, np.ones((1, num_images), dtype=np.int64), rules)[0]
 
 
-def _corners(tally: Tally, num_labels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return FPPI, recall in 0..1 and score where a run of true positives ends, and at the end."""
+def _corners(tally: Tally) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return FPPI, labels found and score where a run of true positives ends, and at the end."""
     is_corner = tally.is_true & ~np.append(tally.is_true[1:], False)
     is_corner[-1:] = True
     corner = np.flatnonzero(is_corner)
     true = np.cumsum(tally.is_true)[corner]
-    fppi = (corner + 1 - true) / max(tally.num_labels.size, 1)
-    recall = true / num_labels if num_labels else np.full(true.size, np.nan)
-    return fppi, recall, tally.scores[corner]
+    return (corner + 1 - true) / max(tally.num_labels.size, 1), true, tally.scores[corner]

@@ -134,19 +134,20 @@ def has_unknown_occlusion(labels: LabelArrays) -> bool:
 def build_protocol(
     settings: Mapping[str, Mapping[str, Any]], splits: Mapping[str, Sequence[str]]
 ) -> Protocol:
-    """Build one's own subsets from a configuration.
+    """Build the subsets that a configuration describes; KAIST's settings or splits for none.
 
     Args:
         settings: name -> ``HEIGHT`` [least, most] in pixels, most may be infinite; ``OCCLUSION``,
             a list of 0 none, 1 partial, 2 heavy; ``BOUNDS`` [x1, y1, x2, y2] in pixels. A key
             that is left out does not restrict.
-        splits: name -> path prefixes. The split ``all`` is always there, and the first.
+        splits: name -> path prefixes.
+
+    Returns:
+        The settings, which may be none, and the split ``all``, always there, before the others.
 
     Raises:
         ConfigError: If something is not as described; the message names the key.
     """
-    if not settings:
-        raise ConfigError("MISS_RATE.SETTINGS is empty; name at least one setting")
     return Protocol(
         settings=tuple(_build_setting(name, spec) for name, spec in settings.items()),
         splits=(

@@ -9,7 +9,7 @@ from d2pd.evaluation.arrays import DetectionArrays, LabelArrays
 from d2pd.evaluation.assignment import FALSE_POSITIVE, TRUE_POSITIVE, assign_each
 from d2pd.evaluation.subsets import Protocol, ignored, in_split
 
-REFERENCES = 10.0 ** (np.arange(9) / 4 - 2)
+REFERENCES = np.array([10 ** (-2 + k / 4) for k in range(9)])
 """False positives per image at which a miss rate is read."""
 
 ROUNDED_REFERENCES = np.round(REFERENCES, 4)
