@@ -123,7 +123,7 @@ def misses(tally: Tally, weights: np.ndarray, rules: Rules) -> np.ndarray:
     last = np.stack([np.searchsorted(row, allowed, side="right") for row in false]) - 1
     found = np.take_along_axis(true, true_before[last], axis=1)
     if rules.takes_final_recall_where_none:
-        has_no_point = (found == 0) & (np.take_along_axis(false, last, axis=1) == 0)
+        has_no_point = (found == 0) & (allowed == 0)
         found = np.where(has_no_point, true[:, -1:], found)
     to_find = (weights @ tally.num_labels_by(rules))[:, None]
     has_labels = (weights @ tally.num_labels)[:, None] > 0
