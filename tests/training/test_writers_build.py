@@ -45,7 +45,10 @@ def test_run_that_is_killed_and_resumed_leaves_one_record(cfg, tmp_path):
     assert all("eta_seconds" in row for row in rows)
     log = (tmp_path / "run.log").read_text()
     assert log.count("resumed after iteration 19") == 1
-    assert "best  bbox/AP 9 (at iteration 9)" in log.split("resumed")[1]
+    before, after = log.split("resumed")
+    assert "best  bbox/AP 9 (at iteration 9)" in after
+    assert ("random weights" in before, "random weights" in after) == (True, False)
+    assert "from its checkpoint" in after
     assert log.splitlines()[-1].split("  ")[1].startswith("=== all 40 iterations are done, ")
     assert len(list(tmp_path.glob("events.out.tfevents.*"))) == 2
 

@@ -95,7 +95,7 @@ def build_writers(
         iters_per_epoch=num_images / cfg.SOLVER.IMS_PER_BATCH,
         best=_known_best(folder / METRICS),
     )
-    run_log.start(run_facts(cfg, num_images), start_iter)
+    run_log.start(run_facts(cfg, num_images, start_iter), start_iter)
     others: list[EventWriter] = [TensorboardEvents(folder, keep_through=written)]
     if cfg.WANDB.ENABLED:
         # Before TensorBoard's, which clears the pictures.
@@ -103,20 +103,21 @@ def build_writers(
     return RunWriters(run_log, metrics, others)
 
 
-def run_facts(cfg: CfgNode, num_images: int) -> list[str]:
+def run_facts(cfg: CfgNode, num_images: int, start_iter: int = 0) -> list[str]:
     """Return what a run is, in a few lines.
 
     Args:
         cfg: Of the run, in iterations.
         num_images: Training images after cleaning.
+        start_iter: First iteration to come; above 0 the weights are those of a checkpoint.
     """
+    origin = "its checkpoint" if start_iter else cfg.MODEL.WEIGHTS or "random weights"
     solver = cfg.SOLVER
     epochs = solver.MAX_ITER * solver.IMS_PER_BATCH / num_images
     parts = f" in {solver.ACCUMULATE} parts" if solver.ACCUMULATE > 1 else ""
     precision = solver.AMP.PRECISION if solver.AMP.ENABLED else "fp32"
     return [
-        f"{cfg.MODEL.META_ARCHITECTURE} with {cfg.MODEL.BACKBONE.NAME} from "
-        f"{cfg.MODEL.WEIGHTS or 'random weights'}",
+        f"{cfg.MODEL.META_ARCHITECTURE} with {cfg.MODEL.BACKBONE.NAME} from {origin}",
         f"{num_images:,} images ({cfg.INPUT.MODALITY}) of {', '.join(cfg.DATASETS.TRAIN)}",
         f"{solver.MAX_ITER:,} iterations of {solver.IMS_PER_BATCH} images{parts} = {epochs:,.1f} "
         f"epochs; {solver.OPTIMIZER}, rate {solver.BASE_LR:g}, {precision} on {cfg.MODEL.DEVICE}",
