@@ -1,17 +1,11 @@
-"""One of two gloo processes that resume together: ``python checkpoint_rank.py RANK FOLDER``.
+"""One of two processes that resume together; see ``two_ranks``."""
 
-Writes what it met as ``<rank>.json``.
-"""
-
-import json
 import os
-import sys
-from datetime import timedelta
 from pathlib import Path
 
-import torch
 import torch.distributed as dist
 from checkpoint_toys import Run
+from two_ranks import answer
 
 from d2pd.errors import UserError
 
@@ -25,16 +19,8 @@ def resume(folder: Path, mirror: Path) -> list[object]:
     return [run.iter, run.model.a.weight.sum().item()]
 
 
-def main(rank: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/meet",
-        rank=rank,
-        world_size=2,
-        timeout=timedelta(seconds=60),
-    )
-    found = {
+def scenarios(folder: Path) -> dict[str, object]:
+    found: dict[str, object] = {
         "mirror": resume(folder / "out", folder / "mirror"),
         "nothing": resume(folder / "none", folder / "none2"),
         "damaged": resume(folder / "damaged", folder / "none2"),
@@ -43,11 +29,8 @@ def main(rank: int, folder: Path) -> None:
     run.save()
     dist.barrier()
     found["saved"] = sorted(os.listdir(folder / "saved"))
-    (folder / f"{rank}.json").write_text(json.dumps(found))
-    dist.barrier()  # neither hangs up while the other still talks
-    # Torch now and then aborts when it takes its own gloo threads down.
-    os._exit(0)
+    return found
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]))
+    answer(scenarios)

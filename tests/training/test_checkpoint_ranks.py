@@ -1,16 +1,12 @@
 """Two processes resume from one file, and neither waits for the other when there is none."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from checkpoint_toys import Run, cut
+from two_ranks import run_ranks
 
 SCRIPT = Path(__file__).with_name("checkpoint_rank.py")
-ROOT = SCRIPT.parent.parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -25,23 +21,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def ranks(folder):
     """What each of two gloo processes met."""
-    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    running = [
-        subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(rank), str(folder)],
-            env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        errors = [process.communicate(timeout=150)[1] for process in running]
-    finally:
-        for process in running:
-            process.kill()
-    assert [process.returncode for process in running] == [0, 0], "\n".join(errors)
-    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
+    return run_ranks(SCRIPT, folder)
 
 
 def test_both_load_the_file_that_the_first_copied_back(ranks, folder):

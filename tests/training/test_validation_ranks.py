@@ -1,42 +1,21 @@
 """Two processes: the same numbers as one, and neither waits for the other when one ends."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from two_ranks import run_ranks
 from validation_toys import Mean, Noisy, make_loader, with_values
 
 from d2pd.training.validation import validation_losses
 
 SCRIPT = Path(__file__).with_name("validation_rank.py")
-ROOT = SCRIPT.parent.parent.parent
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory) -> list[dict]:
     """What each of two gloo processes met."""
-    folder = tmp_path_factory.mktemp("ranks")
-    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    running = [
-        subprocess.Popen(
-            [sys.executable, str(SCRIPT), str(rank), str(folder)],
-            env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        errors = [process.communicate(timeout=150)[1] for process in running]
-    finally:
-        for process in running:
-            process.kill()
-    assert [process.returncode for process in running] == [0, 0], "\n".join(errors)
-    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
+    return run_ranks(SCRIPT, tmp_path_factory.mktemp("ranks"))
 
 
 @pytest.fixture

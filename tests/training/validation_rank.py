@@ -1,18 +1,8 @@
-"""One of two gloo processes that validate together: ``python validation_rank.py RANK FOLDER``.
+"""One of two processes that validate together; see ``two_ranks``."""
 
-Writes what it met, a JSON object, to ``FOLDER/RANK.json``.
-"""
-
-import json
-import os
-import sys
-from datetime import timedelta
-from pathlib import Path
-
-import torch
-import torch.distributed as dist
 from hook_toys import FakeTrainer
 from torch.nn.parallel import DistributedDataParallel
+from two_ranks import answer
 from validation_toys import Mean, Noisy, make_loader, with_values
 
 from d2pd.d2 import comm
@@ -97,21 +87,5 @@ def scenarios(folder):
     }
 
 
-def main(rank: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/meet",
-        rank=rank,
-        world_size=2,
-        timeout=timedelta(seconds=60),
-    )
-    found = scenarios(folder)
-    (folder / f"{rank}.json").write_text(json.dumps(found))
-    dist.barrier()  # neither hangs up while the other still talks
-    # Torch now and then aborts when it takes its own gloo threads down.
-    os._exit(0)
-
-
 if __name__ == "__main__":
-    main(int(sys.argv[1]), Path(sys.argv[2]))
+    answer(scenarios)
