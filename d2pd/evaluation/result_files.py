@@ -18,6 +18,7 @@ from d2pd.evaluation.arrays import DetectionArrays, LabelArrays, detection_array
 from d2pd.evaluation.raw_detections import RawDetections
 from d2pd.evaluation.result_json import parse_json
 from d2pd.evaluation.result_lines import parse_lines
+from d2pd.evaluation.shifted_ids import find_shift
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +59,9 @@ def read_result_file(
         image_index[is_kept], raw.numbers[is_kept, :4], raw.numbers[is_kept, 4], classes[is_kept]
     )
     _warn_of_oddities(detections, path)
+    shift = find_shift(labels, detections, 1 if raw.id_offset else -1)
+    if shift:
+        logger.warning("%s: the image ids seem to be off by one: the detections %s", path, shift)
     return detections
 
 

@@ -265,6 +265,31 @@ def test_no_harmless_file_draws_a_warning(read, caplog):
     assert caplog.text == ""
 
 
+@pytest.mark.parametrize(("name", "wrong"), [("m.txt", 0), ("m.json", 1)])
+def test_known_ids_that_are_off_by_one_are_suspected(read, caplog, name, wrong):
+    records = [
+        {"image_id": n, "file_name": f"{n}", "height": 99, "width": 9999}
+        | {"annotations": [{"bbox": [50 * n, 5, 50 * n + 20, 45], "category_id": 0}]}
+        for n in range(30)
+    ]
+    labels = label_arrays(records, ["person"])
+
+    def read_with_ids_from(first):
+        boxes = [[50 * n, 5, 20, 40] for n in range(29)]
+        rows = [row(image_id=n + first, bbox=box) for n, box in enumerate(boxes)]
+        lines = "".join(
+            f"{n + first},{','.join(map(str, box))},.5\n" for n, box in enumerate(boxes)
+        )
+        lines = lines.removeprefix("0,0,5,20,40,.5\n")  # which would give it away
+        read(lines if name.endswith("txt") else rows, name, labels)
+
+    read_with_ids_from(1 - wrong)
+    assert caplog.text == ""
+    read_with_ids_from(wrong)
+    more = "28 if every image_id were 1 more" if name == "m.txt" else "29 if every image_id were 1"
+    assert f"overlap 0 of 30 labels, and would overlap {more}" in caplog.text
+
+
 FIELDS = st.one_of(
     st.floats(allow_nan=True, allow_infinity=True).map(repr),
     st.integers(-(10**20), 10**20).map(str),
@@ -295,6 +320,26 @@ def test_a_hundred_thousand_lines_take_seconds_at_most(read):
     start = time.perf_counter()
     assert len(read(text).scores) == 100_000
     assert time.perf_counter() - start < 5
+
+
+def test_published_files_are_suspected_of_nothing(shared_data, caplog):
+    known = read_any_labels(shared_data / "kaist" / "test20.json")
+    labels = label_arrays(known.labels.records, known.labels.class_names)
+    for name in ("MLPD", "MSDS-RCNN"):
+        path = shared_data / "kaist" / "results" / f"{name}_result.txt"
+        read_result_file(path, labels, known.category_ids)
+    assert caplog.text == ""
+
+
+def test_a_published_file_that_counts_from_zero_is_suspected(shared_data, tmp_path, caplog):
+    known = read_any_labels(shared_data / "kaist" / "test20.json")
+    labels = label_arrays(known.labels.records, known.labels.class_names)
+    content = (shared_data / "kaist" / "results" / "MLPD_result.txt").read_text()
+    lines = [line.split(",", 1) for line in content.splitlines()]
+    path = tmp_path / "shifted.txt"
+    path.write_text("".join(f"{int(n) - 1},{rest}\n" for n, rest in lines if n != "1"))
+    read_result_file(path, labels, known.category_ids)
+    assert "shifted.txt: the image ids seem to be off by one" in caplog.text
 
 
 def test_published_files_are_read_whole_and_alike_in_both_forms(shared_data, read):
