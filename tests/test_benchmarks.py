@@ -78,15 +78,16 @@ SMALL += ["INPUT.MIN_SIZE_TEST", "128", "MODEL.DEVICE", "cpu"]
 @pytest.mark.parametrize(
     ("script", "words", "rows"),
     [
-        ("step_cost.py", ["--images", "2", "--batch", "2", "--peak-runs", "1"], 13),
-        ("validation_cost.py", ["--images", "2"], 3),
-        ("checkpoint_cost.py", ["--images", "2", "--peak-runs", "0"], 12),
+        ("step_cost.py", ["--images", "2", "--batch", "2", "--peak-runs", "1", *SMALL], 13),
+        ("validation_cost.py", ["--images", "2", *SMALL], 3),
+        ("checkpoint_cost.py", ["--images", "2", "--peak-runs", "0", *SMALL], 12),
+        ("miss_rate_cost.py", ["--data", "absent", "--detections", "2000"], 4),
     ],
 )
 def test_script_prints_a_table_of_ratios_and_writes_it(script, words, rows, tmp_path):
     written = tmp_path / "found.json"
-    command = [sys.executable, str(BENCHMARKS / script), "--repetitions", "1", *words]
-    command += ["--json", str(written), *SMALL]
+    command = [sys.executable, str(BENCHMARKS / script), "--repetitions", "1"]
+    command += ["--json", str(written), *words]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
