@@ -177,13 +177,13 @@ def _notes(labels: LabelArrays, protocol: Protocol) -> Iterator[str]:
     empty = [split.name for split in protocol.splits if not in_split(labels, split).any()]
     if empty:
         yield f"No image is in the split {' or '.join(empty)}: left out."
-    sizes = {(int(width), int(height)) for height, width in labels.image_sizes if height and width}
-    others = sorted(sizes - {KAIST_SIZE})
-    if others and any(setting.bounds == KAIST_BOUNDS for setting in protocol.settings):
+    sizes = {(int(width), int(height)) for height, width in labels.image_sizes} - {KAIST_SIZE}
+    if sizes and any(setting.bounds == KAIST_BOUNDS for setting in protocol.settings):
+        width, height = max(sizes)
         yield (
-            f"Images of {others[0][0]}x{others[0][1]} px are judged by bounds made for KAIST's "
-            f"{KAIST_SIZE[0]}x{KAIST_SIZE[1]}: give settings of your own with --config-file "
-            "(MISS_RATE.SETTINGS)."
+            f"Images of {f'{width}x{height} px' if width else 'unknown size'} are judged by bounds "
+            f"made for KAIST's {KAIST_SIZE[0]}x{KAIST_SIZE[1]}: give settings of your own with "
+            "--config-file (MISS_RATE.SETTINGS)."
         )
 
 

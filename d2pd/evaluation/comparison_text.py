@@ -10,6 +10,8 @@ from d2pd.evaluation.subsets import Setting
 WIDTH = 100
 """Characters of a line; a table that is wider goes on below."""
 
+LONGEST_NAME = 22
+
 Column = list[str]
 
 
@@ -41,7 +43,7 @@ def _lines(comparison: Comparison) -> Iterator[str]:
 def _summary(comparison: Comparison, results: Sequence[MethodResult]) -> Iterator[str]:
     """Yield one line per method, of the first setting on every split."""
     setting = comparison.protocol.settings[0]
-    names = ["", *(result.method for result in results)]
+    names = ["", *_shown_names(results)]
     columns = [
         [split.name, *(_rate(result.subsets[f"{setting.name}/{split.name}"]) for result in results)]
         for split in comparison.protocol.splits
@@ -70,18 +72,27 @@ def _all_subsets(results: Sequence[MethodResult]) -> Iterator[str]:
     fixed = [["", "", *subsets], ["", "labels", *(f"{number:6,}" for number in numbers)]]
     columns = [
         [
-            result.method,
+            name,
             f"{'miss rate':<{max(map(len, rates))}}  recall",
             *(
                 f"{rate:<{max(map(len, rates))}}  {_number(part.rate.recall)}"
                 for rate, part in zip(rates, result.subsets.values(), strict=True)
             ),
         ]
-        for result in results
+        for name, result in zip(_shown_names(results), results, strict=True)
         if (rates := [_rate(part) for part in result.subsets.values()])
     ]
     yield from ("", "All subsets")
     yield from _table(fixed, columns)
+
+
+def _shown_names(results: Sequence[MethodResult]) -> list[str]:
+    """Give the names, long ones by their end where that tells them apart."""
+    names = [result.method for result in results]
+    short = [
+        name if len(name) <= LONGEST_NAME else f"...{name[3 - LONGEST_NAME :]}" for name in names
+    ]
+    return short if len(set(short)) == len(set(names)) else names
 
 
 def _num_labels(result: MethodResult, subset: str) -> int:

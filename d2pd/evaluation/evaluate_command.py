@@ -191,20 +191,19 @@ def _identify(path: Path) -> dict[str, Any]:
 
 
 def _plot(comparison: Comparison, path: Path) -> None:
-    """Draw the first setting, a row for each class and a panel for each split."""
+    """Draw the first setting: a panel for each class and split, splits beside each other."""
     from d2pd.reporting.miss_rate_plot import Panel, draw_miss_rates
 
     setting = comparison.protocol.settings[0].name
-    grouped = comparison.by_class()
-    rows = []
+    grouped, splits = comparison.by_class(), comparison.protocol.splits
+    panels = []
     for class_name, results in grouped.items():
         prefix = f"{class_name}: " if len(grouped) > 1 else ""
-        panels = []
-        for split in comparison.protocol.splits:
+        for split in splits:
             rates = {r.method: r.subsets[f"{setting}/{split.name}"].rate for r in results}
             count = max(rate.num_labels for rate in rates.values())
             title = f"{prefix}{setting.capitalize()}, {split.name} ({count:,} labels)"
             panels.append(Panel(title, rates))
-        rows.append(panels)
+    columns = len(splits) if len(splits) > 1 else min(len(panels), 3)
     title = f"Log-average miss rate ({comparison.mode}, IoU {comparison.iou_threshold:g})"
-    draw_miss_rates(rows, title, path)
+    draw_miss_rates(panels, columns, title, path)

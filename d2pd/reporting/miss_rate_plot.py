@@ -22,6 +22,9 @@ MEASURED = (1e-2, 1e0)
 MISS_TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.64, 0.8, 1.0)
 HIGHEST_FLOOR = 0.05
 
+MOST_PIXELS = 60_000
+"""Of a side: more cannot be drawn."""
+
 LONGEST_NAME = 40
 
 STYLES = ("-", "--", "-.", (0, (1, 1)))
@@ -55,14 +58,15 @@ def check_plot_path(path: Path) -> None:
         )
 
 
-def draw_miss_rates(rows: Sequence[Sequence[Panel]], title: str, path: Path) -> None:
+def draw_miss_rates(panels: Sequence[Panel], columns: int, title: str, path: Path) -> None:
     """Draw the curves of several methods, a panel for each subset.
 
     A curve is a step. It ends where a method has no more detections, and goes on dotted as far as
     the miss rate is measured. A method has one colour in all panels.
 
     Args:
-        rows: Panels from top to bottom and left to right; every row has as many.
+        panels: From left to right and top to bottom.
+        columns: Panels of a row.
         title: Above all.
         path: File to write, in the format of its suffix; its folder is made.
 
@@ -70,21 +74,21 @@ def draw_miss_rates(rows: Sequence[Sequence[Panel]], title: str, path: Path) -> 
         ConfigError: If matplotlib does not know the format.
     """
     check_plot_path(path)
+    num_rows = math.ceil(len(panels) / columns)
+    size = (1.2 + 4.6 * columns, 0.8 + 4.4 * num_rows)
     figure = Figure(
-        figsize=(1.2 + 4.6 * len(rows[0]), 0.8 + 4.4 * len(rows)),
-        dpi=110,
+        figsize=size,
+        dpi=min(110, MOST_PIXELS / max(size)),
         layout="constrained",
         facecolor="white",
     )
     FigureCanvasAgg(figure)
-    axes_of_rows = figure.subplots(len(rows), len(rows[0]), squeeze=False, sharey=True)
-    floor = _floor([rate for row in rows for panel in row for rate in panel.rates.values()])
-    for row, axes_of_row in zip(rows, axes_of_rows, strict=True):
-        for panel, axes in zip(row, axes_of_row, strict=True):
-            _draw_panel(axes, panel, floor)
-        axes_of_row[0].set_ylabel("miss rate")
-    for axes in axes_of_rows[-1]:
-        axes.set_xlabel("false positives per image")
+    places = figure.subplots(num_rows, columns, squeeze=False).ravel()
+    floor = _floor([rate for panel in panels for rate in panel.rates.values()])
+    for panel, axes in zip(panels, places, strict=False):
+        _draw_panel(axes, panel, floor)
+    for axes in places[len(panels) :]:
+        axes.set_axis_off()
     figure.suptitle(title, fontsize=11)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as file:
@@ -108,8 +112,9 @@ def _draw_panel(axes: Axes, panel: Panel, floor: float) -> None:
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".lstrip("0")))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.tick_params(labelleft=True)
     axes.grid(alpha=0.3, zorder=0)
+    axes.set_xlabel("false positives per image")
+    axes.set_ylabel("miss rate")
     axes.set_title(panel.title.replace("$", r"\$"), fontsize=10)
     axes.legend(fontsize=8, loc="lower left", framealpha=0.9)
 

@@ -70,8 +70,8 @@ def test_images_of_another_size_than_the_bounds_are_told():
     assert "416x416 px are judged by bounds made for KAIST's 640x512" in (
         " ".join(small({"perfect": PERFECT}, labels).notes)
     )
-    labels.image_sizes[:] = 0  # not known
-    assert "px are judged" not in " ".join(small({"perfect": PERFECT}, labels).notes)
+    labels.image_sizes[:] = 0
+    assert "unknown size are judged" in " ".join(small({"perfect": PERFECT}, labels).notes)
 
 
 def test_both_modes_and_the_reason_are_there_where_they_differ():
@@ -141,6 +141,15 @@ def test_a_table_that_is_too_wide_goes_on_below():
         assert sum(f"method_{n}" in line for line in heads) == 2
     # The first setting's rows are there for each part of the second table, with its labels.
     assert sum(line.startswith("reasonable/all") for line in lines) > 1
+
+
+def test_long_names_are_shown_by_their_end_where_that_tells_them_apart():
+    names = ["experiments/a/long/folder/name/first", "experiments/a/long/folder/name/second"]
+    text = format_comparison(small(dict.fromkeys(names, WRONG)))
+    assert text.count(f"...{names[1][-19:]} ") + text.count(f"...{names[1][-19:]}\n") == 2
+    assert names[1] not in text
+    alike = ["first" + "/name" * 9, "second" + "/name" * 9]
+    assert alike[1] in format_comparison(small(dict.fromkeys(alike, WRONG)))
 
 
 def test_the_text_says_which_rules_and_what_differs():

@@ -96,15 +96,15 @@ def test_a_dollar_sign_is_no_formula_and_a_long_name_keeps_its_end():
 def test_the_file_has_a_panel_for_each_subset(tmp_path):
     panel = Panel("Reasonable, all", {"a": make_rate()})
     widths = []
-    for panels in ([[panel]], [[panel, panel, panel]]):
+    for panels, columns in (([panel], 1), ([panel] * 3, 3)):
         path = tmp_path / "new" / "plot.PNG"
-        draw_miss_rates(panels, "title", path)
+        draw_miss_rates(panels, columns, "title", path)
         head = path.read_bytes()[:24]
         assert head.startswith(b"\x89PNG")
         widths.append(struct.unpack(">I", head[16:20])[0])
     assert widths[1] > 2 * widths[0]
     assert [file.name for file in path.parent.iterdir()] == ["plot.PNG"]
-    draw_miss_rates([[panel]], "title", tmp_path / "plot.svg")
+    draw_miss_rates([panel] * 4, 3, "title", tmp_path / "plot.svg")
     assert "<svg" in (tmp_path / "plot.svg").read_text()
 
 
@@ -113,5 +113,5 @@ def test_other_formats_are_refused(tmp_path, name):
     with pytest.raises(ConfigError, match=r"cannot be drawn; end the name in .png, or one of"):
         check_plot_path(tmp_path / name)
     with pytest.raises(ConfigError):
-        draw_miss_rates([[Panel("", {})]], "", tmp_path / name)
+        draw_miss_rates([Panel("", {})], 1, "", tmp_path / name)
     assert list(tmp_path.iterdir()) == []
