@@ -82,6 +82,7 @@ PURE = (
     "d2pd.training.results",
     "d2pd.training.run_folder",
     "d2pd.training.running_numbers",
+    "d2pd.training.said_once",
     "d2pd.training.culprits.sample_faults",
     "d2pd.training.snapshot",
     "d2pd.training.checkpoints.training_state",

@@ -6,7 +6,9 @@ from typing import Any
 
 from d2pd.d2 import CfgNode, DefaultTrainer, HookBase, TrainerBase, comm
 from d2pd.errors import RunInterrupted, UserError
+from d2pd.evaluation.evaluators import DetectionEvaluator
 from d2pd.training.interruption import Interruption, StopRequest, StopTraining
+from d2pd.training.said_once import SaidOnce
 
 logger = logging.getLogger(__name__)
 
@@ -45,13 +47,17 @@ class Loop(DefaultTrainer):
             RunInterrupted: If a signal or the time limit stopped it; all is saved.
         """
         loop_logger = logging.getLogger(TrainerBase.__module__)
+        # What makes AP be NaN is the same at each evaluation.
+        evaluation_logger, said_once = logging.getLogger(DetectionEvaluator.__module__), SaidOnce()
         loop_logger.addFilter(is_not_of_the_user)
+        evaluation_logger.addFilter(said_once)
         try:
             # A stop ends here and not in what is raised below: its frames keep workers alive.
             with suppress(StopTraining), self._interruption:
                 TrainerBase.train(self, self.start_iter, self.max_iter)
         finally:
             loop_logger.removeFilter(is_not_of_the_user)
+            evaluation_logger.removeFilter(said_once)
             self._trainer.close()
         request = self.stop_request
         if request is not None:

@@ -1,3 +1,4 @@
+import errno
 import logging
 import os
 import shutil
@@ -124,12 +125,10 @@ def test_a_mirror_that_goes_and_comes_back(run, folders, caplog, harm):
     run.train(1).save_best()
     run.train(1).save()
     run.train(1)  # goes on
-    found = warnings(caplog)
-    assert len(found) == 2  # one for each save, not for each file
-    assert found[0] == (
+    assert warnings(caplog) == [  # one for two saves of two files
         f"The mirror {mirror} is not up to date (there is no such folder): training goes on, and "
-        "the next save tries again"
-    )
+        "each save tries again"
+    ]
     assert not mirror.is_dir()  # a folder made where a drive was would not be that drive
     caplog.clear()
     mirror.unlink(missing_ok=True)
@@ -149,8 +148,8 @@ def test_a_mirror_that_is_a_file_from_the_beginning(run, folders, caplog):
     mirror.write_text("x")
     run.save()
     assert warnings(caplog) == [
-        f"The mirror {mirror} is not up to date (it is not a folder): training goes on, and the "
-        "next save tries again"
+        f"The mirror {mirror} is not up to date (it is not a folder): training goes on, and each "
+        "save tries again"
     ]
     assert resumed(out).iter == 0
     mirror.unlink()
@@ -255,12 +254,30 @@ def test_a_best_model_damaged_here_does_not_replace_the_one_there(run, folders, 
     run.save()
     whole = run.save_best().read_bytes()
     cut(out / "model_best.pth")
-    run.train(1).save()
+    for _ in range(2):
+        run.train(1).save()
     assert (mirror / "model_best.pth").read_bytes() == whole
     assert len(warnings(caplog)) == 1
     assert "Not copied to the mirror: " in caplog.text
     assert "model_best.pth is cut off or damaged" in caplog.text
-    assert (mirror / "model_0000001.pth").exists()
+    assert (mirror / "model_0000002.pth").exists()
+
+
+def test_another_reason_is_told_and_the_same_one_of_another_file_is_not(run, caplog, monkeypatch):
+    def fail(number):
+        def copy(source, target):
+            raise OSError(number, os.strerror(number), str(target))
+
+        monkeypatch.setattr("d2pd.training.checkpoints.mirror.copy_file", copy)
+
+    for number in (errno.ENOSPC, errno.ENOSPC, errno.EIO, errno.ENOSPC):
+        fail(number)
+        run.train(1).save()
+    told = [text.partition("(")[2].partition(":")[0] for text in warnings(caplog)]
+    assert told == [
+        *("[Errno 28] No space left on device", "[Errno 5] Input/output error"),
+        "[Errno 28] No space left on device",
+    ]
 
 
 def test_a_resume_takes_the_newer_from_the_mirror_and_goes_on_mirroring(run, folders, caplog):

@@ -24,8 +24,8 @@ SMALL_FILES = (
 class Mirror:
     """Copies the newest checkpoint and the best models, and never stops a training.
 
-    A copy gets its name once it was read back. What goes wrong is one warning; the next save tries
-    again and brings all that is missing.
+    A copy gets its name once it was read back. What goes wrong is one warning, and another one when
+    the reason changes; each save tries again and brings all that is missing.
 
     Args:
         folder: Made if its parent is there, the first time only: a folder made where a drive was
@@ -40,7 +40,8 @@ class Mirror:
         self.keep = keep
         self._newest: tuple[str, int] | None = None
         self._mount: Path | None = None
-        self._has_failed = False
+        self._failure = ""
+        self._damaged: set[str] = set()
 
     def finish(self) -> None:
         """Bring the mirror to the state of the folder for the last time, and say if that fails."""
@@ -67,17 +68,21 @@ class Mirror:
             self._check_folder()
             self._copy()
         except OSError as error:
-            self._has_failed = True
+            self._warn_of(error)
+            return False
+        if self._failure:
+            logger.info("The mirror %s is up to date again", self.folder)
+        self._failure = ""
+        return True
+
+    def _warn_of(self, error: OSError) -> None:
+        reason = error.strerror or str(error)  # without the file, which is another one each time
+        if reason != self._failure:
             logger.warning(
-                "The mirror %s is not up to date (%s): training goes on, and the next save tries "
-                "again",
+                "The mirror %s is not up to date (%s): training goes on, and each save tries again",
                 *(self.folder, error),
             )
-            return False
-        if self._has_failed:
-            logger.info("The mirror %s is up to date again", self.folder)
-        self._has_failed = False
-        return True
+        self._failure = reason
 
     def _check_folder(self) -> None:
         if self._mount is None:
@@ -95,7 +100,7 @@ class Mirror:
         names = [] if self._newest is None else [self._newest[0]]
         names += [path.name for path in sorted(self.source.glob(BEST_PATTERN))]
         for name in names:
-            if _is_to_copy(self.source / name, self.folder / name):
+            if self._is_to_copy(name):
                 copy_file(self.source / name, self.folder / name)
         if self._newest is not None:
             write_tag(self.folder, self._newest[0])
@@ -104,6 +109,21 @@ class Mirror:
                 copy_file(self.source / name, self.folder / name)
         if self._newest is not None:
             prune(self.folder, self.keep, self._newest[1])
+
+    def _is_to_copy(self, name: str) -> bool:
+        """Tell whether a checkpoint is whole and not in the mirror yet."""
+        source = self.source / name
+        try:
+            seal = read_seal(source)
+            if seal is not None and _has_seal(self.folder / name, seal, source.stat().st_size):
+                return False
+            check_archive(source)
+        except WeightsError as error:
+            if str(error) not in self._damaged:
+                logger.warning("Not copied to the mirror: %s", error)
+            self._damaged.add(str(error))
+            return False
+        return True
 
 
 def check_mirror(folder: str | Path, source: str | Path) -> None:
@@ -128,19 +148,6 @@ def _mount_of(folder: Path) -> Path:
     """Return where the file system of a folder is mounted."""
     place = folder.resolve()
     return next(path for path in (place, *place.parents) if os.path.ismount(path))
-
-
-def _is_to_copy(source: Path, target: Path) -> bool:
-    """Tell whether a checkpoint is whole and not in the mirror yet."""
-    try:
-        seal = read_seal(source)
-        if seal is not None and _has_seal(target, seal, source.stat().st_size):
-            return False
-        check_archive(source)
-    except WeightsError as error:
-        logger.warning("Not copied to the mirror: %s", error)
-        return False
-    return True
 
 
 def _has_seal(path: Path, seal: bytes, size: int) -> bool:
