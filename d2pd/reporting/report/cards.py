@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from d2pd.errors import AnnotationError, UserError
+from d2pd.errors import AnnotationError, MissingFileError, UserError
 from d2pd.evaluation.error_cases import REASONS, ErrorCase, worst
 from d2pd.evaluation.error_counts import HEIGHT_BANDS, OCCLUSIONS
 from d2pd.evaluation.subsets import in_split
@@ -32,6 +32,7 @@ class Gallery:
         modality: ``visible`` or ``lwir``: what the model saw.
         prefix: Before the keys of ``frames``, unlike that of any other gallery of the page.
         score_threshold: Detections under it are drawn only where the error is about one.
+        trouble: Why there is no picture of any record; empty where there are some.
         frames: Key -> data URI, filled by ``draw``.
         troubles: Image -> why it has no picture.
     """
@@ -40,6 +41,7 @@ class Gallery:
     modality: str
     prefix: str
     score_threshold: float
+    trouble: str = ""
     frames: dict[str, str] = field(default_factory=dict)
     troubles: dict[int, str] = field(default_factory=dict)
 
@@ -70,6 +72,8 @@ class Gallery:
     def _read(self, number: int) -> np.ndarray | None:
         record = self.records[number]
         try:
+            if self.trouble:
+                raise MissingFileError(self.trouble)
             image = read_picture(record, self.modality)
             if image.shape[:2] != (record["height"], record["width"]):
                 raise AnnotationError(
@@ -156,11 +160,11 @@ def _lines(case: ErrorCase, given: Evaluated) -> Iterator[str]:
     if case.iou is None:
         return
     if is_miss:
-        yield f"a detection with score {case.score:.3f} overlaps it, IoU {case.iou:.2f}"
+        yield f"a detection with score {case.score:.3f} overlaps it, IoU {case.iou:.3f}"
     elif case.kind == "not counted":
-        yield f"IoU {case.iou:.2f} with a region to ignore"
+        yield f"IoU {case.iou:.3f} with a region to ignore"
     else:
-        yield f"IoU {case.iou:.2f} with a label of {labels.class_names[labels.classes[case.label]]}"
+        yield f"IoU {case.iou:.3f} with a label of {labels.class_names[labels.classes[case.label]]}"
 
 
 def _boxes(case: ErrorCase, given: Evaluated, score_threshold: float) -> Iterator[Box]:

@@ -14,6 +14,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 WIDTH, HEIGHT = 460, 294
 LEFT, RIGHT, TOP, BOTTOM = 62, 446, 14, 248
 NEAR = 0.8  # px: points that are nearer to the last one drawn are left out
+LEAST = 1e-300  # smaller numbers have no logarithm to rely on
 STYLES = 10
 """Number of line styles in the style sheet; more lines begin again."""
 
@@ -162,8 +163,8 @@ def _drawable(line: Line, chart: Chart) -> list[Point]:
         for x, y in line.points
         if math.isfinite(x)
         and math.isfinite(y)
-        and (x > 0 or not chart.is_x_log)
-        and (y > 0 or not chart.is_y_log)
+        and (x > LEAST or not chart.is_x_log)
+        and (y > LEAST or not chart.is_y_log)
     ]
 
 
@@ -173,8 +174,9 @@ def _axis(
     low, high = ends or (min(values), max(values))
     if is_log and ends is None:
         low, high = low / 1.1, high * 1.1
-    if high <= low:  # a single value lies in the middle
-        low, high = (low / 2, high * 2) if is_log else (low - 0.5, high + 0.5)
+    if high - low <= 1e-9 * abs(high):  # a single value lies in the middle
+        space = max(abs(high) / 2, 0.5)
+        low, high = (low / 2, high * 2) if is_log else (low - space, high + space)
     return Axis(low, high, *places, is_log)
 
 

@@ -125,6 +125,7 @@ class Content:
         facts: Rows of the summary: what, and its words.
         absent: What the run lacks, why, and how to get it.
         training: Charts over the iterations.
+        training_absent: Why there are none.
         datasets: One for each test dataset.
         changes: Rows of the configuration that differ from the defaults: key, value, default.
         config_text: The whole configuration.
@@ -140,6 +141,7 @@ class Content:
     facts: list[tuple[str, str]] = field(default_factory=list)
     absent: list[str] = field(default_factory=list)
     training: list[Chart] = field(default_factory=list)
+    training_absent: str = ""
     datasets: list[DatasetPart] = field(default_factory=list)
     changes: list[tuple[str, str, str]] = field(default_factory=list)
     config_text: str = ""

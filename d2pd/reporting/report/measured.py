@@ -66,6 +66,11 @@ class Rates:
     differences: dict[str, str]
     intervals: dict[str, tuple[float, float]]
 
+    def main_subsets(self) -> list[str]:
+        """Return the subsets of the first setting, which in KAIST is ``reasonable``."""
+        main = next((name.split("/")[-2] for name in self.own), "")
+        return [name for name in self.own if name.split("/")[-2] == main]
+
 
 @dataclass(frozen=True)
 class Measured:

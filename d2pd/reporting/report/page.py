@@ -2,12 +2,12 @@
 
 import base64
 import hashlib
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from d2pd.reporting.report import chart
-from d2pd.reporting.report.content import Card, Content
+from d2pd.reporting.report.content import Box, Card, Content
 
 TEMPLATES = Path(__file__).parent / "template"
 BOX_ORDER = ("ignore", "label", "detection")
@@ -32,38 +32,32 @@ def render_page(content: Content) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(place_chart=chart.place_chart, size=chart, number=_Counter())
+    environment.globals.update(place_chart=chart.place_chart, size=chart)
     style = (TEMPLATES / "page.css").read_text(encoding="utf-8")
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     policy = (
         f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; "
         f"script-src '{_hash(script)}'; base-uri 'none'; form-action 'none'"
     )
-    cards = [card for dataset in content.datasets for card in dataset.cards]
     return environment.get_template("page.html").render(
         run=content,
         style=style,
         script=script,
         policy=policy,
         drawing_order=_drawing_order,
-        number_of_cards=len(cards),
+        short_name=_short_name,
     )
 
 
-class _Counter:
-    """Numbers for ids, one after the other."""
-
-    def __init__(self) -> None:
-        self.last = 0
-
-    def __call__(self) -> int:
-        self.last += 1
-        return self.last
-
-
-def _drawing_order(card: Card) -> list:
+def _drawing_order(card: Card) -> list[Box]:
     """Return the boxes of a card, the one that it is about last, so that none lies over it."""
     return sorted(card.boxes, key=lambda box: (box.is_subject, BOX_ORDER.index(box.kind)))
+
+
+def _short_name(name: str) -> str:
+    """Keep the end of an absolute path: its start is the same for all."""
+    parts = PurePath(name).parts
+    return "/".join(parts[-2:]) if PurePath(name).is_absolute() else name
 
 
 def _hash(text: str) -> str:

@@ -11,6 +11,7 @@ from d2pd.data.images import image_path, read_image
 
 CONTEXT = 2.6  # side of the part that is shown, in longer sides of the box
 LEAST_SIDE = 96.0  # px of the image file: a smaller part would show no surroundings
+FAR = 1e6  # px: beyond any image
 CROP_SIDE, FRAME_SIDE = 320, 720  # px, at most
 CROP_QUALITY, FRAME_QUALITY = 84, 74
 
@@ -28,8 +29,9 @@ def view_around(
         x, y, width, height in whole pixels; less than a square where the image is narrower.
     """
     height, width = image_size
-    # A label file can hold anything; what is no number shows the corner of the image.
-    x, y, w, h = (float(value) for value in np.nan_to_num(np.asarray(xywh, dtype=float)))
+    # A label file can hold anything; what is no place in the image shows the nearest.
+    numbers = np.clip(np.nan_to_num(np.asarray(xywh, dtype=float)), -FAR, FAR)
+    x, y, w, h = numbers.tolist()
     side = max(CONTEXT * max(w, h), LEAST_SIDE)
     view_width, view_height = min(round(side), width), min(round(side), height)
     left = min(max(0.0, x + w / 2 - view_width / 2), width - view_width)

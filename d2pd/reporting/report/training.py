@@ -21,6 +21,7 @@ from d2pd.reporting.run_metrics import (
 Best = Mapping[str, tuple[int, float]]
 
 NO_METRICS = "This folder has no metrics.json: train_net.py writes it while it trains."
+NO_EVALUATION = "No evaluation in metrics.json: TEST.EVAL_PERIOD says how often there is one."
 TOP_OF_AXIS = (5.0, 10.0, 25.0, 50.0, 100.0)
 
 
@@ -60,15 +61,14 @@ def read_history(output_dir: Path) -> History:
 def training_charts(history: History) -> list[Chart]:
     """Make the charts over the iterations: losses, AP, miss rates, learning rate.
 
-    A chart without a line says why it has none; that of the miss rates is left out then, where
-    nothing was evaluated at all.
+    A chart without a line says why it has none; that of miss rates is left out then. Without any
+    numbers there are no charts.
     """
+    if not history.series:
+        return []
     series, marks = history.series, _marks(history)
     ends = (0.0, float(max(history.last_iteration() or 0, 1)))
     charts = [_losses(history, marks)]
-    no_evaluation = history.trouble or (
-        "No evaluation in metrics.json: set TEST.EVAL_PERIOD to evaluate during training."
-    )
     precision = precision_metrics(series)
     highest = max((value for name in precision for _, value in series[name]), default=100.0)
     top = next(top for top in TOP_OF_AXIS if highest <= 0.96 * top or top == 100.0)
@@ -77,7 +77,7 @@ def training_charts(history: History) -> list[Chart]:
             "Average precision (of 100; higher is better)",
             "iteration",
             _evaluations(history, precision, max),
-            absent=no_evaluation,
+            absent=NO_EVALUATION,
             y_range=(0.0, top),
             marks=marks,
         )
@@ -100,7 +100,7 @@ def training_charts(history: History) -> list[Chart]:
             "Learning rate",
             "iteration",
             [Line("lr", rate)] if rate else [],
-            absent=history.trouble or "No learning rate in metrics.json.",
+            absent="No learning rate in metrics.json.",
             y_range=(0.0, 1.05 * max((value for _, value in rate), default=1.0)),
         )
     )
@@ -123,7 +123,7 @@ def _losses(history: History, marks: Sequence[tuple[float, str]]) -> Chart:
         "Loss (log scale; dashed: validation)" if is_checked else "Loss (log scale)",
         "iteration",
         lines,
-        absent=history.trouble or "No losses in metrics.json.",
+        absent="No losses in metrics.json.",
         is_y_log=True,
         marks=marks,
     )

@@ -122,7 +122,6 @@ function view(cards, card) {
   const boxes = card.querySelector(".boxes").cloneNode(true);
   boxes.setAttribute("viewBox", `0 0 ${width} ${height}`);
   boxes.setAttribute("font-size", String(width / 48));
-  boxes.classList.toggle("off", !showBoxes.checked);
   boxes.toggleAttribute("hidden", !showBoxes.checked);
   picture.replaceChildren();
   if (frames[card.dataset.frame]) {
@@ -139,6 +138,7 @@ function view(cards, card) {
   picture.append(boxes);
   picture.style.aspectRatio = `${width} / ${height}`;
   picture.style.maxWidth = `${(76 * width) / height}vh`;
+  viewer.querySelector(".viewer-words").className = `viewer-words ${card.dataset.kind.replaceAll(" ", "-")}`;
   viewer.querySelector(".viewer-words").replaceChildren(card.querySelector(".words").cloneNode(true));
   const shown = cards.filter((other) => !other.hidden);
   viewer.querySelector(".viewer-count").textContent = `${shown.indexOf(card) + 1} of ${shown.length}`;
