@@ -61,15 +61,17 @@ def main(args: argparse.Namespace) -> int:
     labels = label_arrays(known.labels.records, known.labels.class_names)
     methods = _read_methods(names, labels, known)
     comparison = _compare(labels, methods, options)
-    print(f"{args.annotations}: {len(labels.image_ids):,} images")
-    print(format_comparison(comparison))
+    # First the files: who reads the table may stop early, as head does.
     if args.json:
         about = _about(args.annotations, labels, names)
         write_json(args.json, about | as_plain_data(comparison), indent=1)
-        print(f"\nwritten to {args.json}")
     if args.plot:
         _plot(comparison, args.plot)
-        print(f"\ndrawn into {args.plot}")
+    print(f"{args.annotations}: {len(labels.image_ids):,} images")
+    print(format_comparison(comparison))
+    for path in (args.json, args.plot):
+        if path:
+            print(f"\nwritten to {path}")
     return 0
 
 

@@ -25,6 +25,9 @@ HIGHEST_FLOOR = 0.05
 MOST_PIXELS = 60_000
 """Of a side: more cannot be drawn."""
 
+FEW = 6
+"""Methods whose legend finds room inside the axes."""
+
 LONGEST_NAME = 40
 
 STYLES = ("-", "--", "-.", (0, (1, 1)))
@@ -75,7 +78,9 @@ def draw_miss_rates(panels: Sequence[Panel], columns: int, title: str, path: Pat
     """
     check_plot_path(path)
     num_rows = math.ceil(len(panels) / columns)
-    size = (1.2 + 4.6 * columns, 0.8 + 4.4 * num_rows)
+    most = max(len(panel.rates) for panel in panels)
+    legend = 0.19 * most if most > FEW else 0.0
+    size = (1.2 + 4.6 * columns, 0.8 + (4.4 + legend) * num_rows)
     figure = Figure(
         figsize=size,
         dpi=min(110, MOST_PIXELS / max(size)),
@@ -116,7 +121,10 @@ def _draw_panel(axes: Axes, panel: Panel, floor: float) -> None:
     axes.set_xlabel("false positives per image")
     axes.set_ylabel("miss rate")
     axes.set_title(panel.title.replace("$", r"\$"), fontsize=10)
-    axes.legend(fontsize=8, loc="lower left", framealpha=0.9)
+    if len(panel.rates) <= FEW:
+        axes.legend(fontsize=8, loc="lower left", framealpha=0.9)
+    else:  # inside it would hide the curves
+        axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.12), frameon=False)
 
 
 def _draw_curve(

@@ -137,7 +137,7 @@ def test_the_table_and_both_files(evaluate):
     assert "  0.00 [" in row
     assert "100.00 [100.00, 100.00]" in row
     assert row.split()[-1] == "75.00"
-    assert out.endswith("written to new/o.json\n\ndrawn into new/o.png\n")
+    assert out.endswith("written to new/o.json\n\nwritten to new/o.png\n")
     content = json.loads(Path("new/o.json").read_text())
     assert content["annotations"]["file"] == "labels.json"
     assert len(content["annotations"]["sha256"]) == 64

@@ -85,6 +85,16 @@ def test_no_detections_give_a_line_at_one():
     assert list(axes.lines[1].get_ydata()) == [1.0, 1.0]
 
 
+def test_the_legend_of_many_methods_hides_no_curve():
+    axes = drawn(Panel("", {f"{n}": make_rate(10.0 + n) for n in range(12)}))
+    axes.figure.canvas.draw()
+    assert axes.get_legend().get_window_extent().y1 < axes.get_window_extent().y0
+    styles = {
+        (line.get_color(), line.get_linestyle()) for line in axes.lines if "%" in line.get_label()
+    }
+    assert len(styles) == 12
+
+
 def test_a_dollar_sign_is_no_formula_and_a_long_name_keeps_its_end():
     axes = drawn(Panel("$x", {"a$b$": make_rate(1.0), "n" * 60 + "/end": make_rate(2.0)}))
     axes.figure.canvas.draw()
