@@ -1,7 +1,7 @@
 """Which detection finds which label, by the rules of the log-average miss rate."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -86,21 +86,22 @@ def assign_each(
     """Yield what ``assign`` returns, for several choices of what to ignore; overlaps once."""
     if not 0 < iou_threshold <= 1:
         raise ConfigError(f"the IoU threshold must be above 0 and at most 1, got {iou_threshold}")
-    found = overlaps(labels, detections)
     first = np.searchsorted(detections.image_index, detections.image_index)
     is_beyond = np.arange(detections.scores.size) - first >= MAX_DETECTIONS
-    is_within = ~is_beyond[found.detection]
+    within = np.flatnonzero(~is_beyond)
+    found = overlaps(labels, _part(detections, within))
+    found = replace(found, detection=within[found.detection])
     # A detection's best label first; for regions the best one last, as the last one written stays.
-    finds = np.flatnonzero(is_within & (found.iou >= iou_threshold))
+    finds = np.flatnonzero(found.iou >= iou_threshold)
     keys = (-found.label[finds], -found.iou[finds], found.detection[finds])
     finds = finds[np.lexsort(keys)]
-    absorbs = np.flatnonzero(is_within & (found.coverage >= iou_threshold))
+    absorbs = np.flatnonzero(found.coverage >= iou_threshold)
     keys = (found.label[absorbs], found.coverage[absorbs], found.detection[absorbs])
     absorbs = absorbs[np.lexsort(keys)]
     for is_ignored in are_ignored:
         outcome = np.where(is_beyond, BEYOND, FALSE_POSITIVE).astype(np.int8)
-        chosen = finds[~is_ignored[found.label[finds]]]
-        label = _take(found.detection[chosen], found.label[chosen], outcome.size, is_ignored.size)
+        free = finds[~is_ignored[found.label[finds]]]
+        label = _take(found.detection[free], found.label[free], outcome.size, is_ignored.size)
         outcome[label >= 0] = TRUE_POSITIVE
         is_left = is_ignored[found.label[absorbs]] & (label[found.detection[absorbs]] < 0)
         left = absorbs[is_left]
@@ -127,6 +128,15 @@ def overlaps(labels: LabelArrays, detections: DetectionArrays) -> Overlaps:
     label_area = np.prod(labels.boxes_xywh[:, 2:], axis=1)[label]
     iou = intersection / (area + label_area - intersection)
     return Overlaps(detection, label, intersection, iou, intersection / area)
+
+
+def _part(detections: DetectionArrays, index: np.ndarray) -> DetectionArrays:
+    return DetectionArrays(
+        detections.image_index[index],
+        detections.boxes_xywh[index],
+        detections.scores[index],
+        detections.classes[index],
+    )
 
 
 def _take(
