@@ -86,8 +86,10 @@ def test_labels_that_measure_nothing_are_refused(write, content, name, message):
 
 
 def test_a_file_that_is_not_there(tmp_path):
-    with pytest.raises(MissingFileError):
+    with pytest.raises(MissingFileError, match="labels.json: no such label file"):
         read_any_labels(tmp_path / "labels.json")
+    with pytest.raises(MissingFileError, match="this is a folder; name the label file"):
+        read_any_labels(tmp_path)
 
 
 def test_real_labels_of_each_format(shared_data):

@@ -10,7 +10,7 @@ from d2pd.data.annotations.csv_file import read_csv
 from d2pd.data.annotations.json_tables import JsonTables, read_tables
 from d2pd.data.annotations.kaist import PUBLISHED_CATEGORIES, read_kaist_json
 from d2pd.data.annotations.labels import IGNORE_REGION, Labels, PathLike
-from d2pd.errors import AnnotationError
+from d2pd.errors import AnnotationError, MissingFileError
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,9 @@ def read_any_labels(path: PathLike) -> NamedLabels:
             finite, or there is no image; the message names the row.
     """
     path = Path(path)
+    if not path.is_file():
+        what = "this is a folder; name the label file" if path.is_dir() else "no such label file"
+        raise MissingFileError(f"{path}: {what} (looked from {Path.cwd()})")
     if path.suffix.lower() == ".csv":
         read = _read_csv(path)
     else:
