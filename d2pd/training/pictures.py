@@ -10,6 +10,7 @@ from d2pd.data.loader import MappedRecords, first_samples
 from d2pd.errors import ConfigError, UserError
 from d2pd.reporting.curves import draw_curves
 from d2pd.reporting.gallery import draw_batch, draw_detections
+from d2pd.reporting.report.write import write_report
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ def write_train_batch(cfg: CfgNode, dataset: MappedRecords, folder: Path) -> Pat
 
 
 def write_pictures(cfg: CfgNode) -> dict[str, Path]:
-    """Draw the curves of a run and detections beside labels, from what the run has written.
+    """Draw curves, detections beside labels and the report, from what the run has written.
 
     Returns:
         What is drawn -> the path of the picture.
@@ -55,7 +56,12 @@ def write_pictures(cfg: CfgNode) -> dict[str, Path]:
             pictures["curves"] = output / "curves.png"
         except UserError as error:  # such as no row yet: the results are there all the same
             logger.warning("no curves: %s", error)
-    return {**pictures, **draw_found(cfg, (*cfg.DATASETS.TEST, *cfg.DATASETS.FINAL_TEST))}
+    pictures |= draw_found(cfg, (*cfg.DATASETS.TEST, *cfg.DATASETS.FINAL_TEST))
+    try:
+        pictures["report"] = write_report(output)
+    except UserError as error:
+        logger.warning("no report: %s", error)
+    return pictures
 
 
 def draw_found(cfg: CfgNode, names: Sequence[str]) -> dict[str, Path]:

@@ -18,6 +18,7 @@ WRITTEN = (
     "wandb_id",
     "curves.png",
     "detections_*.png",
+    "report.html",
     "train_batch.png",
     "inference",
     "non_finite",
