@@ -166,7 +166,7 @@ def all_rules():
     return st.builds(Rules, *[st.booleans()] * len(fields(Rules)))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(cases(), all_rules(), st.sampled_from([0.3, 0.5, 0.75]))
 def test_plain_reference_agrees_on_random_data(case, rules, threshold):
     labels, found = case.arrays
@@ -192,7 +192,7 @@ def test_references_are_those_of_the_protocol():
     assert ROUNDED_REFERENCES.tolist() == rounded_ones
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(cases(), st.integers(0, 2**32))
 def test_perfect_detections_give_0(case, seed):
     labels, _ = case.arrays
@@ -210,7 +210,7 @@ def test_perfect_detections_give_0(case, seed):
             assert rate.recall == 100
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(cases(), st.integers(0, 5), st.floats(-300, 2))
 def test_a_false_positive_more_never_lowers_the_miss_rate(case, image, score):
     box = (image % min(len(case.names), 6), 900, 900, 9, 9, score)
@@ -220,7 +220,7 @@ def test_a_false_positive_more_never_lowers_the_miss_rate(case, image, score):
         assert after[name].value >= rate.value or math.isnan(rate.value)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(cases(), all_rules())
 def test_counting_the_lost_labels_alone_never_lowers_the_miss_rate(case, rules):
     lost, counted = (
@@ -232,7 +232,7 @@ def test_counting_the_lost_labels_alone_never_lowers_the_miss_rate(case, rules):
         assert counted[name].num_labels >= rate.num_labels
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(cases(scores=st.floats(-1e3, 1e3)), st.integers(-60, 60), all_rules())
 def test_scores_scaled_by_a_power_of_two_change_nothing(case, exponent, rules):
     # What scaling makes too small to tell from 0 would tie.
