@@ -100,24 +100,6 @@ def miss_rate(tally: Tally, rules: Rules = STRICT) -> MissRate:
     )
 
 
-def explain_difference(
-    labels: LabelArrays,
-    detections: DetectionArrays,
-    protocol: Protocol,
-    iou_threshold: float = 0.5,
-) -> str:
-    """Say in words why compat and strict differ, a line for each subset where they do.
-
-    Returns:
-        The values of ``differences``; "" where both modes print the same two decimals everywhere.
-
-    Raises:
-        ConfigError: If the threshold is outside (0, 1].
-    """
-    reasons = differences(labels, detections, protocol, iou_threshold)
-    return "\n".join(f"{name}: {reason}" for name, reason in reasons.items())
-
-
 def differences(
     labels: LabelArrays,
     detections: DetectionArrays,
