@@ -155,12 +155,13 @@ def arrays_of_predictions(
             )
     boxes = np.array([row["bbox"] for row in predictions], dtype=np.float64).reshape(-1, 4)
     scores = np.array([row["score"] for row in predictions], dtype=np.float64)
-    is_finite = np.isfinite(boxes).all(axis=1) & np.isfinite(scores)
-    if not is_finite.all():
-        row = predictions[int(np.argmin(is_finite))]
+    is_sound = np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] >= 0).all(axis=1)
+    is_sound &= np.isfinite(scores)
+    if not is_sound.all():
+        row = predictions[int(np.argmin(is_sound))]
         raise AnnotationError(
-            f"detection {int(np.argmin(is_finite))} (image {row['image_id']!r}) is not finite: "
-            f"{row['bbox']}, score {row['score']}"
+            f"detection {int(np.argmin(is_sound))} (image {row['image_id']!r}) is not finite, or "
+            f"of negative size: {row['bbox']}, score {row['score']}"
         )
     index = np.array([numbers[row["image_id"]] for row in predictions], dtype=np.int64)
     return detection_arrays(index, boxes, scores, _column(predictions, "category_id", 0))

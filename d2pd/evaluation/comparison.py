@@ -11,11 +11,13 @@ from d2pd.evaluation.arrays import DetectionArrays, LabelArrays, of_class
 from d2pd.evaluation.bootstrap import interval
 from d2pd.evaluation.miss_rate import RULES, MissRate, differences, miss_rate
 from d2pd.evaluation.subsets import (
+    KAIST,
     KAIST_BOUNDS,
     Protocol,
     Setting,
     has_unknown_occlusion,
     in_split,
+    unused_prefixes,
 )
 from d2pd.evaluation.tally import REFERENCES, Tally, tallies
 
@@ -125,7 +127,7 @@ def compare(
                 subsets[subset] = _measure(tally, mode, repetitions, reason)
                 on_subset()
             results.append(MethodResult(name, class_name, theirs.scores.size, subsets))
-    notes = tuple(_notes(labels, protocol))
+    notes = tuple(notes_on(labels, protocol))
     return Comparison(mode, iou_threshold, repetitions, present, tuple(results), notes)
 
 
@@ -168,7 +170,8 @@ def _measure(tally: Tally, mode: str, repetitions: int, reason: str) -> SubsetRe
     )
 
 
-def _notes(labels: LabelArrays, protocol: Protocol) -> Iterator[str]:
+def notes_on(labels: LabelArrays, protocol: Protocol) -> Iterator[str]:
+    """Yield what a reader must know of labels and subsets to judge the numbers, in sentences."""
     if has_unknown_occlusion(labels):
         yield (
             "Labels without an occlusion flag are judged on height and bounds: settings that "
@@ -177,13 +180,17 @@ def _notes(labels: LabelArrays, protocol: Protocol) -> Iterator[str]:
     empty = [split.name for split in protocol.splits if not in_split(labels, split).any()]
     if empty:
         yield f"No image is in the split {' or '.join(empty)}: left out."
+    for split in protocol.splits:
+        unused = unused_prefixes(labels, split) if split not in KAIST.splits else ()
+        if unused and split.name not in empty:
+            yield f"No image of the split {split.name} is under {' or '.join(unused)}."
     sizes = {(int(width), int(height)) for height, width in labels.image_sizes} - {KAIST_SIZE}
     if sizes and any(setting.bounds == KAIST_BOUNDS for setting in protocol.settings):
         width, height = max(sizes)
         yield (
             f"Images of {f'{width}x{height} px' if width else 'unknown size'} are judged by bounds "
-            f"made for KAIST's {KAIST_SIZE[0]}x{KAIST_SIZE[1]}: give settings of your own with "
-            "--config-file (MISS_RATE.SETTINGS)."
+            f"made for KAIST's {KAIST_SIZE[0]}x{KAIST_SIZE[1]}: give settings of your own "
+            "(MISS_RATE.SETTINGS of a configuration)."
         )
 
 

@@ -1,6 +1,7 @@
 """Evaluators as Detectron2 runs them, over d2pd's own metrics."""
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,16 +12,15 @@ import torch
 from d2pd.d2 import DatasetEvaluator, Instances, MetadataCatalog, comm
 from d2pd.data.records import load_records
 from d2pd.evaluation.arrays import (
-    DetectionArrays,
-    LabelArrays,
     arrays_of_predictions,
     label_arrays,
     of_class,
 )
 from d2pd.evaluation.coco import evaluate_boxes, explain_nan
+from d2pd.evaluation.comparison import notes_on, with_images
 from d2pd.evaluation.label_convention import explain_low_ap
 from d2pd.evaluation.miss_rate import RULES, differences, miss_rates
-from d2pd.evaluation.subsets import KAIST, Protocol, has_unknown_occlusion
+from d2pd.evaluation.subsets import KAIST, Protocol
 from d2pd.json_file import write_json
 
 logger = logging.getLogger(__name__)
@@ -154,34 +154,35 @@ class MissRateEvaluator(DetectionEvaluator):
         """
         records = load_records(self.dataset_name, cleaned=False)
         labels = label_arrays(records, self.class_names)
+        for note in notes_on(labels, self.protocol):
+            logger.info("%s: %s", self.dataset_name, note)
         detections = arrays_of_predictions(self.predictions, labels)
+        protocol = with_images(labels, self.protocol)
         results: dict[str, float] = {}
         for index, class_name in enumerate(self.class_names):
             of_one = of_class(labels, detections, index)
+            found = miss_rates(*of_one, protocol, RULES[self.mode], self.iou_threshold)
             prefix = f"{class_name}/" if len(self.class_names) > 1 else ""
-            results |= {f"{prefix}{key}": value for key, value in self._rates(*of_one).items()}
+            rates = {f"{prefix}{key}": rate.value for key, rate in found.items()}
+            first = replace(protocol, settings=protocol.settings[:1])
+            reasons = differences(*of_one, first, self.iou_threshold)
+            self._log(rates, {f"{prefix}{key}": why for key, why in reasons.items()})
+            results |= rates
         return {"MR": results}
 
-    def _rates(self, labels: LabelArrays, detections: DetectionArrays) -> dict[str, float]:
-        found = miss_rates(labels, detections, self.protocol, RULES[self.mode], self.iou_threshold)
-        rates = {key: rate.value for key, rate in found.items() if rate.num_images}
-        self._log(labels, detections, rates)
-        return rates
-
-    def _log(
-        self, labels: LabelArrays, detections: DetectionArrays, rates: Mapping[str, float]
-    ) -> None:
-        line = "  ".join(f"{key} {value:.2f}" for key, value in rates.items())
+    def _log(self, rates: Mapping[str, float], reasons: Mapping[str, str]) -> None:
+        """Tell the rates of the first setting; the others are in ``run.log``."""
+        number_of_splits = len(rates) // len(self.protocol.settings)
+        told = list(rates.items())[:number_of_splits]
+        line = "  ".join(f"{key} {value:.2f}" for key, value in told)
         logger.info("%s: miss rate (%s): %s", self.dataset_name, self.mode, line)
-        if has_unknown_occlusion(labels):
+        for key, why in reasons.items():
+            logger.info("%s: %s: %s", self.dataset_name, key, why)
+        empty = [key for key, value in rates.items() if math.isnan(value)]
+        if empty:
             logger.info(
-                "%s: labels that do not state occlusion are judged on height and bounds",
-                self.dataset_name,
+                "%s: NaN, as there is no label to find: %s", self.dataset_name, ", ".join(empty)
             )
-        first = replace(self.protocol, settings=self.protocol.settings[:1])
-        reasons = differences(labels, detections, first, self.iou_threshold)
-        for subset, why in reasons.items():
-            logger.info("%s: %s: %s", self.dataset_name, subset, why)
 
 
 class StopBetweenImages(DatasetEvaluator):

@@ -109,7 +109,9 @@ def test_log_says_how_labels_without_occlusion_are_judged_and_why_compat_differs
     with caplog.at_level(logging.INFO, logger="d2pd"):
         evaluator.evaluate()
     assert f"{NAME}: miss rate (strict): reasonable/all 50.00" in caplog.text
-    assert "labels that do not state occlusion are judged on height and bounds" in caplog.text
+    assert (
+        f"{NAME}: Labels without an occlusion flag are judged on height and bounds" in caplog.text
+    )
     assert "reasonable/all: compat 0.00, strict 50.00: compat does not count 1 of 2" in caplog.text
 
 

@@ -2,14 +2,15 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from d2pd.evaluation.arrays import detection_arrays, label_arrays
-from d2pd.evaluation.comparison import as_plain_data, compare, with_images
+from d2pd.evaluation.comparison import as_plain_data, compare, notes_on, with_images
 from d2pd.evaluation.comparison_text import WIDTH, format_comparison
-from d2pd.evaluation.subsets import KAIST, build_protocol
+from d2pd.evaluation.subsets import KAIST, Split, build_protocol
 
 BOX = [100.0, 100.0, 30.0, 80.0]
 FAR_BOX = [400.0, 100.0, 30.0, 80.0]
@@ -57,6 +58,11 @@ def test_splits_without_images_are_left_out_and_told():
     assert [split.name for split in comparison.protocol.splits] == ["all", "day"]
     assert comparison.notes == ("No image is in the split night: left out.",)
     assert [s.name for s in with_images(make_labels(["a.jpg", "b.jpg"]), KAIST).splits] == ["all"]
+
+
+def test_prefixes_of_ones_own_that_match_nothing_are_told():
+    own = replace(KAIST, splits=(Split("all"), Split("rain", ("set06", "set6"))))
+    assert list(notes_on(make_labels(), own)) == ["No image of the split rain is under set6."]
 
 
 def test_labels_without_occlusion_are_told():
