@@ -72,6 +72,21 @@ def test_a_stop_by_validation_loss_ends_with_an_evaluation_and_tells_why(
         assert f"stopped after iteration 5: {reason}" in (tmp_path / name).read_text()
 
 
+def test_a_miss_rate_stops_and_chooses_the_best_model(opts, without_pictures, tmp_path):
+    name = "MR/reasonable/all"
+    best = ["BEST_CHECKPOINT.METRIC", f"('{name}', 'bbox/AP')", "EARLY_STOPPING.MIN_DELTA", "1e9"]
+    results = run_main(tmp_path, [*opts, *stopping(name, 2), *best])
+
+    found = all_rows(tmp_path)
+    assert [row["iteration"] for row in found] == [1, 3, 5, 5]
+    assert found[3]["stopped"].startswith(f"{name} has not improved on")
+    assert results["MR"]["reasonable/all"] == found[2][name]
+    lowest = min(row[name] for row in found[:3])
+    assert found[2][f"best/{name}"] == lowest
+    why = read(tmp_path / "model_best.pth")["metric"]
+    assert why == {"name": name, "value": lowest, "mode": "min"}
+
+
 @pytest.fixture(scope="module")
 def patient(opts, without_pictures, tmp_path_factory):
     """The folder of a run with a patience that VALUES do not use up."""
