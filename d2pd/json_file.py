@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from d2pd.atomic_file import atomic_file
+from d2pd.errors import UserError
 
 
 def write_json(path: Path, content: Any, *, indent: int | None = None) -> None:
@@ -16,11 +17,20 @@ def write_json(path: Path, content: Any, *, indent: int | None = None) -> None:
         path: What lies there is replaced, once the new file is whole.
         content: See ``strict``.
         indent: Spaces a level; None for one line.
+
+    Raises:
+        UserError: If it cannot be written: the disk is full, or a folder has the name.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(strict(content), indent=indent, ensure_ascii=False)
-    with atomic_file(path) as file:
-        file.write(f"{text}\n".encode())
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(path) as file:
+            file.write(f"{text}\n".encode())
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path} ({error.strerror or error}): make room there, or choose another "
+            "folder"
+        ) from error
 
 
 def strict(value: Any) -> Any:

@@ -2,7 +2,8 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from d2pd.d2 import CfgNode, DatasetCatalog, MetadataCatalog
@@ -17,7 +18,7 @@ logger = logging.getLogger(__name__)
 PREVIEW_SAMPLES = 8
 
 
-def write_train_batch(cfg: CfgNode, dataset: MappedRecords, folder: Path) -> Path:
+def write_train_batch(cfg: CfgNode, dataset: MappedRecords, folder: Path) -> Path | None:
     """Draw the first samples of the training exactly as the model gets them.
 
     Args:
@@ -26,7 +27,7 @@ def write_train_batch(cfg: CfgNode, dataset: MappedRecords, folder: Path) -> Pat
         folder: ``train_batch.png`` is written here; made if it is not there.
 
     Returns:
-        The path of the picture.
+        The path of the picture; None if it could not be written, which is a warning.
 
     Raises:
         ConfigError: If the folder cannot be made.
@@ -38,8 +39,8 @@ def write_train_batch(cfg: CfgNode, dataset: MappedRecords, folder: Path) -> Pat
     path = folder / "train_batch.png"
     classes = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).thing_classes
     samples = first_samples(dataset, PREVIEW_SAMPLES)
-    draw_batch(samples, classes, path, image_format=cfg.INPUT.FORMAT)
-    return path
+    draw = partial(draw_batch, samples, classes, path, image_format=cfg.INPUT.FORMAT)
+    return path if attempt(path.name, draw) else None
 
 
 def write_pictures(cfg: CfgNode) -> dict[str, Path]:
@@ -50,18 +51,24 @@ def write_pictures(cfg: CfgNode) -> dict[str, Path]:
     """
     output = Path(cfg.OUTPUT_DIR)
     pictures: dict[str, Path] = {}
-    if (output / "metrics.json").is_file():
-        try:
-            draw_curves(output / "metrics.json", output / "curves.png")
-            pictures["curves"] = output / "curves.png"
-        except UserError as error:  # such as no row yet: the results are there all the same
-            logger.warning("no curves: %s", error)
-    pictures |= draw_found(cfg, (*cfg.DATASETS.TEST, *cfg.DATASETS.FINAL_TEST))
-    try:
-        pictures["report"] = write_report(output)
-    except UserError as error:
-        logger.warning("no report: %s", error)
+    metrics, curves = output / "metrics.json", output / "curves.png"
+    if metrics.is_file() and attempt("curves", lambda: draw_curves(metrics, curves)):
+        pictures["curves"] = curves
+    names = (*cfg.DATASETS.TEST, *cfg.DATASETS.FINAL_TEST)
+    attempt("detections", lambda: pictures.update(draw_found(cfg, names)))
+    attempt("the report", lambda: pictures.update(report=write_report(output)))
     return pictures
+
+
+def attempt(what: str, draw: Callable[[], object]) -> bool:
+    """Draw, and tell whether that went well; if not, say so: the training is worth more."""
+    try:
+        draw()
+    except Exception as error:  # whatever it is: no picture is worth a run
+        reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        logger.warning("%s cannot be drawn: %s", what, reason)
+        return False
+    return True
 
 
 def draw_found(cfg: CfgNode, names: Sequence[str]) -> dict[str, Path]:

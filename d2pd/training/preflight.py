@@ -32,6 +32,10 @@ PHOTO_FORMATS = ("csv", "coco")
 """Formats whose images are files of one kind, whatever the camera."""
 
 
+LOG_FILES = (".txt", ".log")
+"""What Detectron2 takes a place to log to for a file by."""
+
+
 class PreflightError(UserError):
     """A run cannot start; the message lists everything that is missing, a line each."""
 
@@ -270,6 +274,11 @@ def _check_overwrite(cfg: CfgNode, resume: bool, eval_only: bool) -> None:
 
 def _check_output(cfg: CfgNode, goes_on: bool) -> None:
     folder = Path(cfg.OUTPUT_DIR)
+    if cfg.OUTPUT_DIR.endswith(LOG_FILES):
+        raise ConfigError(
+            f"OUTPUT_DIR {folder} is to be a folder, and a name with {folder.suffix} is taken for "
+            "the file of the log: choose another one"
+        )
     # The nearest folder that is there: what is not there yet would be made in it.
     place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not place.is_dir():

@@ -137,7 +137,8 @@ def _train(cfg: CfgNode, plan: Plan) -> dict[str, Any]:
     trainer = Trainer(cfg, plan.identity)
     if comm.is_main_process():
         path = write_train_batch(cfg, trainer.data_loader.dataset, Path(cfg.OUTPUT_DIR))
-        logger.info("what the model gets to see: %s", path)
+        if path is not None:
+            logger.info("what the model gets to see: %s", path)
     trainer.resume_or_load(resume=plan.choice is not None, choice=plan.choice)
     if plan.choice is not None:
         log_comparison(plan.differences, plan.identity)

@@ -188,6 +188,9 @@ def test_folder_below_a_file_or_without_permission_is_refused(make_cfg, tmp_path
     _, lines = problems_of(make_cfg("OUTPUT_DIR", f"{file}/x/y"))
     assert f"OUTPUT_DIR {file}/x/y cannot be made: {file} is a file" in lines[0]
     monkeypatch.setattr(preflight.os, "access", lambda path, mode: False)
+    for ending in (".log", ".txt"):  # Detectron2 would write its log there
+        _, lines = problems_of(make_cfg("OUTPUT_DIR", f"{tmp_path}/run{ending}"))
+        assert f"a name with {ending} is taken for the file of the log" in lines[0]
     _, lines = problems_of(make_cfg("OUTPUT_DIR", str(tmp_path / "new/x")))
     assert f"new/x cannot be written: no permission in {tmp_path}" in lines[0]
 

@@ -137,4 +137,19 @@ def test_output_without_a_row_of_metrics_gives_no_curves_and_no_error(tmp_path, 
     cfg = default_config()
     cfg.OUTPUT_DIR = str(tmp_path)
     assert write_pictures(cfg) == {}
-    assert "no curves: " in caplog.text
+    assert "curves cannot be drawn: " in caplog.text
+
+
+def test_pictures_that_cannot_be_written_are_warnings(finished, tmp_path, caplog):
+    output, _ = finished
+    cfg = default_config()
+    cfg.OUTPUT_DIR = str(tmp_path)
+    cfg.DATASETS.TEST = ("no_such_dataset",)
+    (tmp_path / "metrics.json").write_bytes((output / "metrics.json").read_bytes())
+    found = tmp_path / "inference/no_such_dataset/predictions.json"
+    found.parent.mkdir(parents=True)
+    found.write_text("{}")
+    (tmp_path / "curves.png").mkdir()
+    assert "curves" not in write_pictures(cfg)
+    assert "curves cannot be drawn: IsADirectoryError: " in caplog.text
+    assert "detections cannot be drawn: KeyError: " in caplog.text

@@ -1,6 +1,5 @@
 """Pictures of a run while it goes on: curves, detections, and what the model gets to see."""
 
-import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -10,8 +9,7 @@ import numpy as np
 from d2pd.d2 import HookBase, comm
 from d2pd.reporting.curves import draw_curves
 from d2pd.training.hooks.scalar_history import WINDOW
-
-logger = logging.getLogger(__name__)
+from d2pd.training.pictures import attempt
 
 MOST_WIDTH = 1600
 """Pixels; wider pictures are made smaller for TensorBoard."""
@@ -44,8 +42,8 @@ class Pictures(HookBase):
     def after_step(self) -> None:
         """Draw after an evaluation."""
         if comm.is_main_process() and self.trainer.is_evaluation_due():
-            self._attempt("detections", self._show_detections)
-            self._attempt("curves", self._show_curves)
+            attempt("detections", self._show_detections)
+            attempt("curves", self._show_curves)
 
     def _show_detections(self) -> None:
         for path in self._draw_detections().values():
@@ -67,13 +65,7 @@ class Pictures(HookBase):
             self.trainer.storage.put_image(f"pictures/{path.stem}", read_rgb(path))
 
         if path.is_file():
-            self._attempt(path.name, put)
-
-    def _attempt(self, what: str, draw: Callable[[], None]) -> None:
-        try:
-            draw()
-        except Exception as error:  # whatever it is: no picture is worth a run
-            logger.warning("%s cannot be drawn: %s: %s", what, type(error).__name__, error)
+            attempt(path.name, put)
 
 
 def read_rgb(path: Path) -> np.ndarray:
