@@ -31,7 +31,6 @@ PURE = (
     "d2pd.evaluation.assignment",
     "d2pd.evaluation.bootstrap",
     "d2pd.evaluation.coco",
-    "d2pd.evaluation.class_assignment",
     "d2pd.evaluation.confusion",
     "d2pd.evaluation.operating_points",
     "d2pd.evaluation.label_convention",

@@ -185,6 +185,31 @@ def of_class(
     return labels_where(labels, is_kept), detections_where(detections, is_found)
 
 
+def labels_to_find(labels: LabelArrays, is_ignored: np.ndarray | None = None) -> np.ndarray:
+    """Return which labels a detector is asked to find.
+
+    Args:
+        labels: G labels.
+        is_ignored: (G,) bool, labels that are regions to ignore beside those of the file, as
+            ``subsets.ignored`` gives them; None: no others.
+
+    Returns:
+        (G,) bool.
+
+    Raises:
+        ValueError: If there is not one value for each label.
+    """
+    is_object = ~labels.is_ignore & (labels.classes >= 0)
+    if is_ignored is None:
+        return is_object
+    if np.shape(is_ignored) != is_object.shape:
+        raise ValueError(
+            f"is_ignored has shape {np.shape(is_ignored)} for {len(is_object)} labels; it needs "
+            "one value for each label"
+        )
+    return is_object & ~np.asarray(is_ignored, dtype=bool)
+
+
 def labels_where(labels: LabelArrays, is_chosen: np.ndarray) -> LabelArrays:
     """Keep the labels of which (G,) bool says so; all images stay."""
     return replace(labels, **{name: getattr(labels, name)[is_chosen] for name in LABEL_COLUMNS})

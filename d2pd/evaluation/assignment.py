@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from d2pd.errors import ConfigError
-from d2pd.evaluation.arrays import DetectionArrays, LabelArrays
+from d2pd.evaluation.arrays import DetectionArrays, LabelArrays, detections_where, of_class
 
 FALSE_POSITIVE, TRUE_POSITIVE, IGNORED, BEYOND = range(4)
 """What becomes of a detection; ``BEYOND``: past the first ``MAX_DETECTIONS`` of its image."""
@@ -88,9 +88,8 @@ def assign_each(
         raise ConfigError(f"the IoU threshold must be above 0 and at most 1, got {iou_threshold}")
     first = np.searchsorted(detections.image_index, detections.image_index)
     is_beyond = np.arange(detections.scores.size) - first >= MAX_DETECTIONS
-    within = np.flatnonzero(~is_beyond)
-    found = overlaps(labels, _part(detections, within))
-    found = replace(found, detection=within[found.detection])
+    found = overlaps(labels, detections_where(detections, ~is_beyond))
+    found = replace(found, detection=np.flatnonzero(~is_beyond)[found.detection])
     # A detection's best label first; for regions the best one last, as the last one written stays.
     finds = np.flatnonzero(found.iou >= iou_threshold)
     keys = (-found.label[finds], -found.iou[finds], found.detection[finds])
@@ -108,6 +107,33 @@ def assign_each(
         label[found.detection[left]] = found.label[left]
         outcome[found.detection[left]] = IGNORED
         yield Assignment(outcome, label)
+
+
+def assign_each_class(
+    labels: LabelArrays, detections: DetectionArrays, is_ignored: np.ndarray, iou_threshold: float
+) -> Assignment:
+    """Match each class on its own, with indices into all labels and all detections.
+
+    Matching goes by descending score, so what a threshold cuts off changes nothing above it: one
+    matching of all detections holds for every threshold.
+
+    Args:
+        labels: G labels of K classes.
+        detections: D detections.
+        is_ignored: (G,) bool, every label that is not to be found. A region with a class absorbs
+            detections of that class, one without those of every class.
+        iou_threshold: See ``assign``.
+    """
+    outcome = np.empty(len(detections.scores), dtype=np.int8)
+    label = np.empty(len(detections.scores), dtype=np.int64)
+    for index in range(len(labels.class_names)):
+        is_own = (labels.classes == index) | (labels.classes < 0)
+        matched = assign(*of_class(labels, detections, index), is_ignored[is_own], iou_threshold)
+        # The -1 at the end is what the -1 of a detection without a label points to.
+        numbers = np.append(np.flatnonzero(is_own), -1)
+        outcome[detections.classes == index] = matched.outcome
+        label[detections.classes == index] = numbers[matched.label]
+    return Assignment(outcome, label)
 
 
 def overlaps(labels: LabelArrays, detections: DetectionArrays) -> Overlaps:
@@ -128,15 +154,6 @@ def overlaps(labels: LabelArrays, detections: DetectionArrays) -> Overlaps:
     label_area = np.prod(labels.boxes_xywh[:, 2:], axis=1)[label]
     iou = intersection / (area + label_area - intersection)
     return Overlaps(detection, label, intersection, iou, intersection / area)
-
-
-def _part(detections: DetectionArrays, index: np.ndarray) -> DetectionArrays:
-    return DetectionArrays(
-        detections.image_index[index],
-        detections.boxes_xywh[index],
-        detections.scores[index],
-        detections.classes[index],
-    )
 
 
 def _take(

@@ -5,9 +5,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from d2pd.errors import ConfigError
-from d2pd.evaluation.arrays import DetectionArrays, LabelArrays, detections_where, labels_where
-from d2pd.evaluation.assignment import FALSE_POSITIVE, TRUE_POSITIVE, assign
-from d2pd.evaluation.class_assignment import assign_each_class, labels_to_find
+from d2pd.evaluation.arrays import (
+    DetectionArrays,
+    LabelArrays,
+    detections_where,
+    labels_to_find,
+    labels_where,
+)
+from d2pd.evaluation.assignment import FALSE_POSITIVE, TRUE_POSITIVE, assign, assign_each_class
 
 BACKGROUND = "background"
 """Name of the last row, detections on nothing, and of the last column, labels not found."""
@@ -44,7 +49,7 @@ def confusion_matrix(
             the K classes.
         iou_threshold: In (0, 1], for labels and regions.
         is_ignored: (G,) bool, labels that are regions to ignore beside those of the file; see
-            ``class_assignment.labels_to_find``.
+            ``arrays.labels_to_find``.
 
     Returns:
         (K+1, K+1) int64. Rows: class of the label, background last; columns: class of the

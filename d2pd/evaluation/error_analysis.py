@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from d2pd.errors import ConfigError
-from d2pd.evaluation.arrays import UNKNOWN, DetectionArrays, LabelArrays
+from d2pd.evaluation.arrays import UNKNOWN, DetectionArrays, LabelArrays, labels_to_find
 from d2pd.evaluation.assignment import (
     BEYOND,
     FALSE_POSITIVE,
@@ -19,9 +19,9 @@ from d2pd.evaluation.assignment import (
     TRUE_POSITIVE,
     Assignment,
     Overlaps,
+    assign_each_class,
     overlaps,
 )
-from d2pd.evaluation.class_assignment import assign_each_class, labels_to_find
 from d2pd.evaluation.error_cases import REASONS, ErrorCase, is_at_border
 
 LOOSE_IOU = 0.1

@@ -6,8 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from d2pd.evaluation.arrays import UNKNOWN, LabelArrays
-from d2pd.evaluation.class_assignment import labels_to_find
+from d2pd.evaluation.arrays import UNKNOWN, LabelArrays, labels_to_find
 from d2pd.evaluation.error_cases import REASONS, ErrorCase, is_at_border
 from d2pd.evaluation.subsets import KAIST, Split, in_split
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from d2pd.evaluation.arrays import DetectionArrays, LabelArrays
+from d2pd.evaluation.arrays import DetectionArrays, LabelArrays, labels_to_find
 
 LOW_AP = 5.0
 """Percent; above it the labels fit well enough for a detector to be judged by them."""
@@ -78,11 +78,10 @@ def explain_low_ap(
     """
     if not results["AP"] < LOW_AP:  # NaN has reasons of its own
         return None
-    found, truth = _best_scored(labels, detections), _objects(labels)
-    fit = _measure(found, truth)
+    fit = measure_fit(labels, detections)
     if fit is None or fit.iou >= FITTING_IOU:
         return None
-    cause, iou = _likely_cause(found, truth)
+    cause, iou = _likely_cause(_best_scored(labels, detections), _objects(labels))
     is_cause_found = iou >= max(FITTING_IOU, fit.iou + MIN_GAIN)
     if not is_cause_found and fit.partial < 0.5:
         return None
@@ -102,7 +101,22 @@ def measure_fit(labels: LabelArrays, detections: DetectionArrays) -> BoxFit | No
     Returns:
         The figures, or None if there are fewer than 10 pairs or no label has a size.
     """
-    return _measure(_best_scored(labels, detections), _objects(labels))
+    truth = _objects(labels)
+    ours, theirs = _pairs(_best_scored(labels, detections), truth, truth)
+    if len(ours) < MIN_PAIRS:
+        return None
+    iou = _iou(ours, theirs)
+    has_size = (theirs[:, 2:] != 0).all(axis=1)
+    if not has_size.any():
+        return None
+    ratio, offset = _ratio_and_offset(ours[has_size], theirs[has_size])
+    return BoxFit(
+        num_pairs=len(ours),
+        iou=float(np.median(iou)),
+        partial=float(np.mean((iou >= 0.1) & (iou < 0.5))),
+        ratio=(float(ratio[0]), float(ratio[1])),
+        offset=(float(offset[0]), float(offset[1])),
+    )
 
 
 def _figures(fit: BoxFit) -> str:
@@ -225,32 +239,15 @@ def _resized(found: _Boxes, truth: _Boxes) -> tuple[str, _Boxes]:
     return cause, boxes
 
 
-def _measure(found: _Boxes, truth: _Boxes) -> BoxFit | None:
-    ours, theirs = _pairs(found, truth, truth)
-    if len(ours) < MIN_PAIRS:
-        return None
-    iou = _iou(ours, theirs)
-    has_size = (theirs[:, 2:] != 0).all(axis=1)
-    if not has_size.any():
-        return None
-    ratio, offset = _ratio_and_offset(ours[has_size], theirs[has_size])
-    return BoxFit(
-        num_pairs=len(ours),
-        iou=float(np.median(iou)),
-        partial=float(np.mean((iou >= 0.1) & (iou < 0.5))),
-        ratio=(float(ratio[0]), float(ratio[1])),
-        offset=(float(offset[0]), float(offset[1])),
-    )
-
-
 def _objects(labels: LabelArrays) -> _Boxes:
-    image = labels.image_index[~labels.is_ignore]
-    return _Boxes(labels.boxes_xywh[~labels.is_ignore], image, labels.image_sizes[image][:, ::-1])
+    is_object = labels_to_find(labels)
+    image = labels.image_index[is_object]
+    return _Boxes(labels.boxes_xywh[is_object], image, labels.image_sizes[image][:, ::-1])
 
 
 def _best_scored(labels: LabelArrays, detections: DetectionArrays) -> _Boxes:
     """Take the best G detections, G the number of objects, on images that hold one."""
-    objects = labels.image_index[~labels.is_ignore]
+    objects = labels.image_index[labels_to_find(labels)]
     candidates = np.flatnonzero(np.isin(detections.image_index, objects))
     order = np.argsort(-detections.scores[candidates], kind="stable")
     best = candidates[order[: min(len(objects), MAX_DETECTIONS)]]

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 
 from d2pd.errors import ConfigError
-from d2pd.evaluation.arrays import DetectionArrays, LabelArrays, of_class
+from d2pd.evaluation.arrays import DetectionArrays, LabelArrays, labels_to_find, of_class
 from d2pd.evaluation.assignment import FALSE_POSITIVE, TRUE_POSITIVE, assign
-from d2pd.evaluation.class_assignment import labels_to_find
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from d2pd.errors import ConfigError
-from d2pd.evaluation.arrays import UNKNOWN, LabelArrays
+from d2pd.evaluation.arrays import UNKNOWN, LabelArrays, labels_to_find
 
 Bounds = tuple[float, float, float, float]
 
@@ -89,7 +89,7 @@ def ignored(labels: LabelArrays, setting: Setting) -> np.ndarray:
         (G,) bool.
     """
     x, y, width, height = labels.boxes_xywh.T
-    is_ignored = labels.is_ignore | (labels.classes < 0)
+    is_ignored = ~labels_to_find(labels)
     is_ignored |= (height < setting.min_height) | (height > setting.max_height)
     is_ignored |= ~np.isin(labels.occlusion, [UNKNOWN, *setting.occlusion])
     if setting.bounds is not None:
@@ -127,8 +127,7 @@ def unused_prefixes(labels: LabelArrays, split: Split) -> tuple[str, ...]:
 
 def has_unknown_occlusion(labels: LabelArrays) -> bool:
     """Tell whether a label that could count does not state its occlusion, as in KAIST train."""
-    is_object = ~labels.is_ignore & (labels.classes >= 0)
-    return bool((is_object & (labels.occlusion == UNKNOWN)).any())
+    return bool((labels_to_find(labels) & (labels.occlusion == UNKNOWN)).any())
 
 
 def build_protocol(

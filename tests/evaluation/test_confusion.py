@@ -14,7 +14,7 @@ from random_scenes import (
 )
 
 from d2pd.errors import ConfigError
-from d2pd.evaluation.class_assignment import labels_to_find
+from d2pd.evaluation.arrays import labels_to_find
 from d2pd.evaluation.confusion import confusion_matrix
 from d2pd.evaluation.operating_points import curve
 

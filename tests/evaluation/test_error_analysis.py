@@ -14,10 +14,10 @@ from d2pd.evaluation.arrays import (
     LabelArrays,
     detection_arrays,
     label_arrays,
+    labels_to_find,
     of_class,
 )
 from d2pd.evaluation.assignment import FALSE_POSITIVE, TRUE_POSITIVE, assign
-from d2pd.evaluation.class_assignment import labels_to_find
 from d2pd.evaluation.error_analysis import find_errors
 from d2pd.evaluation.error_cases import REASONS, ErrorCase, to_rows, worst
 

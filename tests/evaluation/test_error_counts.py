@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from test_error_analysis import BOX, FAR, SCENE, dataset, detected, drawn, label, shifted
 
 from d2pd.data.annotations import read_kaist_json
-from d2pd.evaluation.arrays import arrays_of_predictions, label_arrays
-from d2pd.evaluation.class_assignment import labels_to_find
+from d2pd.evaluation.arrays import arrays_of_predictions, label_arrays, labels_to_find
 from d2pd.evaluation.error_analysis import find_errors
 from d2pd.evaluation.error_cases import REASONS
 from d2pd.evaluation.error_counts import ANY_REASON, ErrorCount, count_errors

@@ -10,6 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from d2pd.errors import AnnotationError, MissingFileError, UserError
+from d2pd.evaluation.arrays import labels_to_find
 from d2pd.evaluation.error_cases import REASONS, ErrorCase, worst
 from d2pd.evaluation.error_counts import HEIGHT_BANDS, OCCLUSIONS
 from d2pd.evaluation.subsets import in_split
@@ -169,9 +170,9 @@ def _lines(case: ErrorCase, given: Evaluated) -> Iterator[str]:
 
 def _boxes(case: ErrorCase, given: Evaluated, score_threshold: float) -> Iterator[Box]:
     labels, detections = given.labels, given.detections
-    names = labels.class_names
+    names, is_object = labels.class_names, labels_to_find(labels)
     for index in np.flatnonzero(labels.image_index == case.image).tolist():
-        is_ignore = bool(labels.is_ignore[index] or labels.classes[index] < 0)
+        is_ignore = not is_object[index]
         text = "" if is_ignore or len(names) == 1 else names[labels.classes[index]]
         is_subject = case.kind == "miss" and index == case.label
         kind = "ignore" if is_ignore else "label"

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from d2pd.evaluation.arrays import labels_to_find
 from d2pd.evaluation.error_cases import REASONS
 from d2pd.reporting.report.content import DatasetPart, Figure
 from d2pd.reporting.report.dataset_charts import dataset_charts
@@ -18,7 +19,7 @@ MOST_FIGURES = 4
 def describe(given: Evaluated, found: Measured) -> DatasetPart:
     """Lay out what was measured; cards are added by whoever draws them."""
     labels = given.labels
-    is_object = ~labels.is_ignore & (labels.classes >= 0)
+    is_object = labels_to_find(labels)
     counts = np.bincount(labels.classes[is_object], minlength=len(labels.class_names))
     objects = ", ".join(f"{n:,} {name}" for name, n in zip(labels.class_names, counts, strict=True))
     regions = int(np.count_nonzero(~is_object))

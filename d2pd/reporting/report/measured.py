@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from d2pd.evaluation.arrays import DetectionArrays, LabelArrays, of_class
+from d2pd.evaluation.arrays import DetectionArrays, LabelArrays, labels_to_find, of_class
 from d2pd.evaluation.bootstrap import intervals
 from d2pd.evaluation.confusion import confusion_matrix
 from d2pd.evaluation.error_analysis import find_errors
@@ -147,8 +147,7 @@ def _f1_at(one: OperatingCurve, score: float) -> float:
 
 def _classes(labels: LabelArrays) -> list[int]:
     """Return the classes to draw, those with the most labels, in their order."""
-    is_object = ~labels.is_ignore & (labels.classes >= 0)
-    counts = np.bincount(labels.classes[is_object], minlength=len(labels.class_names))
+    counts = np.bincount(labels.classes[labels_to_find(labels)], minlength=len(labels.class_names))
     return sorted(np.argsort(-counts, kind="stable")[:MOST_CLASSES].tolist())
 
 
