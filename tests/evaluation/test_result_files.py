@@ -308,6 +308,12 @@ def test_the_fast_reading_never_differs_from_the_slow_one(lines, end):
         np.testing.assert_array_equal(fast, _parse_line_by_line(text, "file"))
 
 
+@pytest.mark.parametrize("word", ["True", "true", "tRUE", "False"])
+def test_a_column_of_truth_values_is_no_column_of_numbers(read, word):
+    with pytest.raises(ResultFileError, match=f"line 1: score must be a number, got '{word}'"):
+        read(f"1,5,5,20,40,{word}\n2,5,5,20,40,{word}\n")
+
+
 def test_good_lines_are_read_the_fast_way():
     text = "1,503.0512,213.2522,18.0536,42.1411,0.12698865\n" * 3
     fast = _parse_fast(text)
