@@ -9,7 +9,7 @@ import numpy as np
 
 from d2pd.evaluation.arrays import DetectionArrays, LabelArrays, of_class
 from d2pd.evaluation.bootstrap import interval
-from d2pd.evaluation.miss_rate import RULES, MissRate, differences, miss_rate
+from d2pd.evaluation.miss_rate import RULES, MissRate, explain_difference, miss_rate
 from d2pd.evaluation.subsets import (
     KAIST,
     KAIST_BOUNDS,
@@ -121,10 +121,8 @@ def compare(
         for name, detections in methods.items():
             ours, theirs = of_class(labels, detections, number)
             subsets: dict[str, SubsetResult] = {}
-            reasons = differences(ours, theirs, present, iou_threshold)
             for subset, tally in tallies(ours, theirs, present, iou_threshold):
-                reason = reasons.get(subset, "")
-                subsets[subset] = _measure(tally, mode, repetitions, reason)
+                subsets[subset] = _measure(tally, mode, repetitions)
                 on_subset()
             results.append(MethodResult(name, class_name, theirs.scores.size, subsets))
     notes = tuple(notes_on(labels, protocol))
@@ -160,13 +158,13 @@ def as_plain_data(comparison: Comparison) -> dict[str, Any]:
     return _without_nan(plain)
 
 
-def _measure(tally: Tally, mode: str, repetitions: int, reason: str) -> SubsetResult:
+def _measure(tally: Tally, mode: str, repetitions: int) -> SubsetResult:
     rates = {name: miss_rate(tally, rules) for name, rules in RULES.items()}
     return SubsetResult(
         rate=rates[mode],
         interval=interval(tally, RULES[mode], repetitions, SEED),
         values={name: rate.value for name, rate in rates.items()},
-        difference=reason,
+        difference=explain_difference(tally),
     )
 
 

@@ -116,11 +116,12 @@ def differences(
         ConfigError: If the threshold is outside (0, 1].
     """
     found = tallies(labels, detections, protocol, iou_threshold)
-    reasons = {name: _explain(tally) for name, tally in found}
+    reasons = {name: explain_difference(tally) for name, tally in found}
     return {name: reason for name, reason in reasons.items() if reason}
 
 
-def _explain(tally: Tally) -> str:
+def explain_difference(tally: Tally) -> str:
+    """Say why compat and strict differ on what a subset counts, as ``differences``; "" if not."""
     strict, compat = (_value(tally, rules) for rules in (STRICT, COMPAT))
     if f"{strict:.2f}" == f"{compat:.2f}":
         return ""

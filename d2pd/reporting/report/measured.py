@@ -7,6 +7,7 @@ import numpy as np
 
 from d2pd.evaluation.arrays import DetectionArrays, LabelArrays, labels_to_find, of_class
 from d2pd.evaluation.bootstrap import intervals
+from d2pd.evaluation.comparison import with_images
 from d2pd.evaluation.confusion import confusion_matrix
 from d2pd.evaluation.error_analysis import find_errors
 from d2pd.evaluation.error_cases import ErrorCase
@@ -157,16 +158,17 @@ def _miss_rates(given: Evaluated) -> Rates:
     if given.protocol is None:
         return found
     rules, other = RULES[given.mode], RULES[other_mode(given.mode)]
-    first = replace(given.protocol, settings=given.protocol.settings[:1])
+    protocol = with_images(given.labels, given.protocol)
+    first = replace(protocol, settings=protocol.settings[:1])
     for index, class_name in enumerate(given.labels.class_names):
         prefix = f"{class_name}/" if len(given.labels.class_names) > 1 else ""
         labels, detections = of_class(given.labels, given.detections, index)
-        arguments = (labels, detections, given.protocol)
+        arguments = (labels, detections, protocol)
         own = miss_rates(*arguments, rules, given.iou_threshold)
-        found.own.update({prefix + name: one for name, one in own.items() if one.num_images})
+        found.own.update({prefix + name: one for name, one in own.items()})
         others = miss_rates(*arguments, other, given.iou_threshold)
         found.other.update({prefix + name: one for name, one in others.items()})
-        why = differences(labels, detections, given.protocol, given.iou_threshold)
+        why = differences(*arguments, given.iou_threshold)
         found.differences.update({prefix + name: words for name, words in why.items()})
         ends = intervals(labels, detections, first, rules, given.iou_threshold)
         found.intervals.update({prefix + name: pair for name, pair in ends.items()})

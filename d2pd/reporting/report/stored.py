@@ -13,9 +13,9 @@ from d2pd.errors import MissingFileError, UserError
 from d2pd.evaluation.arrays import DetectionArrays, LabelArrays, arrays_of_predictions, label_arrays
 from d2pd.evaluation.build import has_miss_rate, miss_rate_protocol
 from d2pd.evaluation.coco import evaluate_boxes, explain_nan
+from d2pd.evaluation.comparison import notes_on
 from d2pd.evaluation.label_convention import explain_low_ap
 from d2pd.evaluation.result_files import read_result_file
-from d2pd.evaluation.subsets import has_unknown_occlusion
 from d2pd.reporting.report.measured import Evaluated
 
 WHERE_DATA_LIE = (
@@ -84,8 +84,8 @@ def evaluated(cfg: CfgNode, name: str, path: Path, records: Records) -> Evaluate
     precision = evaluate_boxes(records.cleaned, _rows(detections, labels), class_names)
     protocol = miss_rate_protocol(cfg) if has_miss_rate(cfg, name) else None
     warnings = [records.trouble, explain_low_ap(labels, detections, precision)]
-    if protocol is not None and has_unknown_occlusion(labels):
-        warnings.append("Labels that do not state occlusion are judged on height and bounds.")
+    if protocol is not None:
+        warnings += notes_on(labels, protocol)
     return Evaluated(
         name=name,
         labels=labels,
