@@ -118,7 +118,9 @@ def _parser() -> argparse.ArgumentParser:
     show.set_defaults(run=_show)
 
     report = commands.add_parser(
-        "report", help="one HTML page of a run: curves, numbers, the errors to browse"
+        "report",
+        help="one HTML page of a run: curves, numbers, the errors to browse",
+        description="Draw OUTPUT_DIR/report.html anew, from what the run has written so far.",
     )
     report.add_argument("output_dir", type=Path, metavar="OUTPUT_DIR", help="of the run")
     report.add_argument(
@@ -142,7 +144,13 @@ def _parser() -> argparse.ArgumentParser:
     diagnose.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE overrides")
     diagnose.set_defaults(run=_diagnose)
 
-    _add_evaluate(commands.add_parser("evaluate", help="miss rates of result files, side by side"))
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="miss rates of result files, side by side",
+        description="Log-average miss rates of result files of any detector, side by side, with "
+        "bootstrap intervals: KAIST's subsets, or those of a configuration.",
+    )
+    _add_evaluate(evaluate)
     return parser
 
 
@@ -156,17 +164,29 @@ def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
         nargs="+",
         required=True,
         metavar="FILE",
-        help=".txt: image_id + 1,x,y,w,h,score a line; .json: COCO results, or predictions.json",
+        help=".txt: image_id,x,y,w,h,score a line, image_id 1 more than in the labels; .json: COCO "
+        "results, or a run's inference/DATASET/predictions.json; methods are named by the files",
     )
-    evaluate.add_argument("--protocol", choices=["kaist"], help="its 7 settings, day and night")
     evaluate.add_argument(
-        "--mode", choices=["strict", "compat"], help="rules: of published tables, or of a script"
+        "--protocol",
+        choices=["kaist"],
+        help="7 settings, each for all, day and night: the default; beside --config-file, in place "
+        "of its subsets",
+    )
+    evaluate.add_argument(
+        "--mode",
+        choices=["strict", "compat"],
+        help="rules: of published tables (strict, the default), or of a script (compat)",
     )
     evaluate.add_argument("--iou", type=float, help="overlap from which a label is found (0.5)")
-    evaluate.add_argument("--json", type=Path, metavar="OUT", help="write all numbers")
-    evaluate.add_argument("--plot", type=Path, metavar="OUT.png", help="draw the curves")
-    evaluate.add_argument("--config-file", metavar="FILE", help="with MISS_RATE: own subsets")
-    evaluate.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE overrides")
+    evaluate.add_argument("--json", type=Path, metavar="OUT.json", help="write all numbers")
+    evaluate.add_argument(
+        "--plot", type=Path, metavar="OUT.png", help="draw the curves; or .pdf, .svg"
+    )
+    evaluate.add_argument(
+        "--config-file", metavar="FILE", help="with MISS_RATE: subsets of your own, mode, IoU"
+    )
+    evaluate.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE overrides, last of all")
     evaluate.set_defaults(run=_evaluate)
 
 

@@ -27,7 +27,7 @@ def _lines(comparison: Comparison) -> Iterator[str]:
     interval = f"95 % interval over {comparison.repetitions:,} resamples of the images"
     yield from _wrapped(
         f"Log-average miss rate in % ({comparison.mode}, IoU {comparison.iou_threshold:g}), lower "
-        f"is better; in brackets the {interval}. Recall in %, of all detections."
+        f"is better; in brackets the {interval}. Recall in %, at any score."
     )
     for note in comparison.notes:
         yield from _wrapped(note)
@@ -49,7 +49,8 @@ def _summary(comparison: Comparison, results: Sequence[MethodResult]) -> Iterato
         for split in comparison.protocol.splits
     ]
     first = f"{setting.name}/{comparison.protocol.splits[0].name}"
-    columns.append([" recall", *(_number(result.subsets[first].rate.recall) for result in results)])
+    recall = f"recall, {comparison.protocol.splits[0].name}"
+    columns.append([recall, *(_number(result.subsets[first].rate.recall) for result in results)])
     yield ""
     yield from _wrapped(f"{setting.name.capitalize()}: {_describe(setting)}")
     yield from _table([names], columns)

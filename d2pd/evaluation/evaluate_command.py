@@ -2,6 +2,8 @@
 
 import argparse
 import hashlib
+import logging
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -9,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from d2pd import __version__
@@ -25,6 +28,11 @@ KEY = re.compile(r"[A-Z_]+(\.[A-Za-z0-9_]+)+")
 """Of a configuration, such as MISS_RATE.MODE."""
 
 PROTOCOLS = {"kaist": KAIST}
+
+LOW_RECALL = 10.0
+"""Percent of the labels of a subset; a detector of these images finds more."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -61,6 +69,7 @@ def main(args: argparse.Namespace) -> int:
     labels = label_arrays(known.labels.records, known.labels.class_names)
     methods = _read_methods(names, labels, known)
     comparison = _compare(labels, methods, options)
+    _warn_of_other_images(labels, methods, comparison)
     # First the files: who reads the table may stop early, as head does.
     if args.json:
         about = _about(args.annotations, labels, names)
@@ -69,14 +78,16 @@ def main(args: argparse.Namespace) -> int:
         _plot(comparison, args.plot)
     print(f"{args.annotations}: {len(labels.image_ids):,} images")
     print(format_comparison(comparison))
-    for path in (args.json, args.plot):
-        if path:
-            print(f"\nwritten to {path}")
+    written = [f"written to {path}" for path in (args.json, args.plot) if path]
+    if written:
+        print("", *written, sep="\n")
     return 0
 
 
 def name_methods(paths: Sequence[Path]) -> dict[str, Path]:
     """Name each result file: its stem without ``_result``, with folders where two would be equal.
+
+    What a run of d2pd wrote, ``RUN/inference/<dataset>/predictions.json``, is named by the run.
 
     Raises:
         ConfigError: If a file is given twice.
@@ -87,12 +98,21 @@ def name_methods(paths: Sequence[Path]) -> dict[str, Path]:
             raise ConfigError(f"{path}: this result file is given {times} times; name it once")
     stems = [file.stem.removesuffix("_result") or file.stem for file in files]
     places = Counter((file.parent, stem) for file, stem in zip(files, stems, strict=True))
+    runs = Counter(_run_parts(file) for file in files)
     parts = [
+        [*run]
+        if (run := _run_parts(file)) and runs[run] == 1
         # Where a.txt lies beside a.json, the suffix tells them apart.
-        [*file.parent.parts[1:], stem if places[file.parent, stem] == 1 else file.name]
+        else [*file.parent.parts[1:], stem if places[file.parent, stem] == 1 else file.name]
         for file, stem in zip(files, stems, strict=True)
     ]
     return {_shortest(own, parts): path for own, path in zip(parts, paths, strict=True)}
+
+
+def _run_parts(file: Path) -> tuple[str, ...]:
+    """Give the folders down to that of the run that wrote a file; none for other files."""
+    is_of_run = file.name == "predictions.json" and file.parent.parent.name == "inference"
+    return file.parents[2].parts[1:] if is_of_run else ()
 
 
 def _shortest(own: list[str], all_parts: Sequence[list[str]]) -> str:
@@ -175,6 +195,25 @@ def _compare(
             iou_threshold=options.iou_threshold,
             on_subset=bar.update,
         )
+
+
+def _warn_of_other_images(
+    labels: LabelArrays, methods: Mapping[str, DetectionArrays], comparison: Comparison
+) -> None:
+    """Warn of detections that look as if made on other images, or read as other boxes."""
+    subset = next(iter(comparison.results[0].subsets))
+    num_images = len(labels.image_ids)
+    for name, detections in methods.items():
+        found = [r.subsets[subset].rate.recall for r in comparison.results if r.method == name]
+        recall = max((value for value in found if not math.isnan(value)), default=100.0)
+        num_empty = num_images - np.unique(detections.image_index).size
+        if recall < LOW_RECALL or num_empty > num_images / 2:
+            logger.warning(
+                "%s: finds %.1f %% of the labels of %s, and leaves %s of %s images without a "
+                "detection: was it run on all of these images, in this order of ids, and are its "
+                "boxes x, y, w, h in pixels of the labelled images?",
+                *(name, recall, subset, f"{num_empty:,}", f"{num_images:,}"),
+            )
 
 
 def _about(annotations: Path, labels: LabelArrays, names: Mapping[str, Path]) -> dict[str, Any]:

@@ -232,7 +232,7 @@ def _leave_out(
             f"is not to be found (category_id {listed}); to be found: {_listed(targets, names)}"
         )
         if len(spelled) == len(classes):
-            raise ResultFileError(text)
+            raise ResultFileError(f"{text}; write the category ids of the label file")
         logger.warning("%s; they are left out", text)
     return classes
 

@@ -133,7 +133,7 @@ def has_unknown_occlusion(labels: LabelArrays) -> bool:
 def build_protocol(
     settings: Mapping[str, Mapping[str, Any]], splits: Mapping[str, Sequence[str]]
 ) -> Protocol:
-    """Build the subsets that a configuration describes; KAIST's settings or splits for none.
+    """Build the subsets that a configuration describes.
 
     Args:
         settings: name -> ``HEIGHT`` [least, most] in pixels, most may be infinite; ``OCCLUSION``,

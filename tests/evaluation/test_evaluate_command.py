@@ -28,8 +28,8 @@ GOLDEN = {
         "compat": (11.3361, 10.5400, 12.9386),
         "recall": 94.2955,
         "settings": ("11.34", "1.29", "16.19", "63.73", "29.96", "38.71", "63.37"),
-        # Published: 70.57 67.36 79.25, with ties inside an image in the order of the lines. Here
-        # they break by the box, so that shuffled lines give the same.
+        # 70.57 67.36 79.25 with ties inside an image in the file's own order of lines. Here they
+        # break by the box, so that shuffled lines give the same.
         "iou_75": ("70.59", "67.33", "79.25"),
     },
 }
@@ -92,6 +92,28 @@ def test_published_files_print_the_published_numbers(shared_data):
         assert words[-1] == f"{golden['recall']:.2f}"
 
 
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        # Boxes x1,y1,x2,y2.
+        (
+            [f"{n},100,100,130,180,.9\n" for n in (1, 2, 3, 4)],
+            "0.0 % of the labels of reasonable/all, and leaves 0 of 4",
+        ),
+        # Made on another, shorter list.
+        (["1,100,100,30,80,.9\n"], "25.0 % of the labels of reasonable/all, and leaves 3 of 4"),
+    ],
+)
+def test_detections_that_look_made_on_other_images_get_a_warning(
+    evaluate, kaist, caplog, lines, words
+):
+    (kaist / "mine_result.txt").write_text("".join(lines))
+    code, *_ = evaluate()
+    assert code == 0
+    assert words in caplog.text
+    assert "are its boxes x, y, w, h" in caplog.text
+
+
 @pytest.mark.parametrize("mode", ["strict", "compat"])
 def test_all_golden_values_are_in_the_json(shared_data, evaluate, mode):
     folder = shared_data / "kaist"
@@ -137,7 +159,7 @@ def test_the_table_and_both_files(evaluate):
     assert "  0.00 [" in row
     assert "100.00 [100.00, 100.00]" in row
     assert row.split()[-1] == "75.00"
-    assert out.endswith("written to new/o.json\n\nwritten to new/o.png\n")
+    assert out.endswith("\n\nwritten to new/o.json\nwritten to new/o.png\n")
     content = json.loads(Path("new/o.json").read_text())
     assert content["annotations"]["file"] == "labels.json"
     assert len(content["annotations"]["sha256"]) == 64
@@ -273,6 +295,20 @@ def test_a_mode_that_does_not_exist_is_refused_by_the_parser(evaluate, capsys):
         (["a/x.txt", "a/x.json"], ["x.txt", "x.json"]),
         (["a/x.txt", "a/x_result.txt", "b/x.txt"], ["x.txt", "x_result.txt", "x"]),
         (["a/_result.txt"], ["_result"]),
+        (["o/one/inference/k/predictions.json"], ["one"]),
+        (
+            ["o/one/inference/k/predictions.json", "o/two/inference/k/predictions.json"],
+            ["one", "two"],
+        ),
+        (
+            ["p/one/inference/k/predictions.json", "o/one/inference/k/predictions.json"],
+            ["p/one", "o/one"],
+        ),
+        (
+            ["one/inference/a/predictions.json", "one/inference/b/predictions.json"],
+            ["a/predictions", "b/predictions"],
+        ),
+        (["o/one/inference/k/predictions.json", "x/one.txt"], ["o/one", "x/one"]),
     ],
 )
 def test_methods_are_named_by_their_files(paths, names):

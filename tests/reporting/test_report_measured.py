@@ -53,6 +53,17 @@ def test_perfect_detection_and_a_weak_false_positive_by_hand():
     assert figures["MR reasonable/day"] == "0.00"
 
 
+def test_brackets_hold_the_interval_and_the_other_rules_stand_below():
+    given, found = measured(*scene(ONE, [WRONG, (*RIGHT[:1], 0.2, 0)]), protocol=KAIST)
+    [rates] = [t for t in describe(given, found).tables if t.title.startswith("Log-average")]
+
+    assert rates.head == ("setting", "all", "day", "recall, all", "labels, all")
+    # Before the first point of the curve compat takes the recall of its end, which is 1.
+    assert rates.rows[0][:2] == ("reasonable", "7.74 [7.74 to 7.74]\ncompat 0.00")
+    assert "In brackets: 95 % interval" in rates.note
+    assert rates.details[0] == "Why compat differs"
+
+
 def test_without_detections_every_label_is_missed_and_the_page_says_why():
     labels, _ = scene(ONE, [RIGHT])
     none = detection_arrays(np.zeros(0), np.zeros((0, 4)), np.zeros(0), np.zeros(0))

@@ -140,7 +140,7 @@ def _gallery_note(shown: int, total: int, gallery: Gallery) -> str:
     words = (
         f"{shown} of {total:,} errors, the worst of each reason first: false positives by score, "
         f"misses that nothing occludes by height. These are {frames} that the model saw; choose "
-        "one to see the whole frame. --max-pictures shows more."
+        "one to see the whole frame. d2pd report --max-pictures N shows more."
     )
     if gallery.troubles:
         words += (

@@ -8,7 +8,7 @@ from d2pd.reporting.report.content import Table
 from d2pd.reporting.report.measured import Evaluated, Measured, Rates, other_mode
 
 NOT_COMPUTED = "–"
-INTERVAL_WORDS = "In round brackets: 95 % interval over images drawn again."
+INTERVAL_WORDS = "In brackets: 95 % interval over images drawn again."
 WANTED_FPPI = (0.01, 0.1, 1.0)
 PRECISION_WORDS = {
     "AP": "mean over IoU .50 to .95",
@@ -59,22 +59,21 @@ def _rate_table(given: Evaluated, found: Measured) -> Table:
         rows.append((setting, *cells, number(first.recall), f"{first.num_labels:,}"))
     why = [f"{name}: {words}." for name, words in found.rates.differences.items()]
     other = other_mode(given.mode)
-    head = ("labels", *splits, f"recall, {splits[0]}", f"number, {splits[0]}")
+    head = ("setting", *splits, f"recall, {splits[0]}", f"labels, {splits[0]}")
     note = f"By the {given.mode} rules, IoU {given.iou_threshold:g}. {INTERVAL_WORDS}"
     title = "Log-average miss rate, % (lower is better)"
-    details = [f"Why the {other} rules, in square brackets, differ", *why] if why else []
+    details = [f"Why {other} differs", *why] if why else []
     return Table(title, head, rows, note, is_wide=True, details=details)
 
 
 def _rate_cell(name: str, given: Evaluated, found: Measured) -> str:
-    """Write a miss rate, its interval, and what the other rules give where that differs."""
+    """Write a miss rate and its interval; below, what the other rules give where they differ."""
     own, other = (number(rates[name].value) for rates in (found.rates.own, found.rates.other))
     words = [own]
     if interval(found.rates, name):
-        words.append(f"({interval(found.rates, name)})")
-    if own != other:
-        words.append(f"[{other_mode(given.mode)} {other}]")
-    return " ".join(words)
+        words.append(f"[{interval(found.rates, name)}]")
+    line = " ".join(words)
+    return line if own == other else f"{line}\n{other_mode(given.mode)} {other}"
 
 
 def _operating_rows(name: str, curve: OperatingCurve) -> Iterator[Sequence[str]]:
