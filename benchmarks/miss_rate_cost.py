@@ -111,7 +111,6 @@ def make_labels(generator: np.random.Generator) -> LabelArrays:
         classes=np.zeros(image.size, np.int64),
         is_ignore=generator.random(image.size) < 0.2,
         occlusion=generator.choice(3, image.size, p=[0.8, 0.14, 0.06]),
-        rows=np.arange(image.size),
         class_names=("person",),
     )
 

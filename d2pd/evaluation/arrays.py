@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 UNKNOWN = -1
 """Occlusion of a label whose file does not state it."""
 
-LABEL_COLUMNS = ("image_index", "boxes_xywh", "classes", "is_ignore", "occlusion", "rows")
+LABEL_COLUMNS = ("image_index", "boxes_xywh", "classes", "is_ignore", "occlusion")
 DETECTION_COLUMNS = ("image_index", "boxes_xywh", "scores", "classes")
 
 
@@ -38,7 +38,6 @@ class LabelArrays:
         classes: (G,) int64, 0..K-1, or -1 for a region to ignore that has no class.
         is_ignore: (G,) bool, flagged as a region to ignore by the file.
         occlusion: (G,) int64, 0 none, 1 partial, 2 heavy, or ``UNKNOWN``.
-        rows: (G,) int64, where the label stands in its file; -1 where that is not known.
         class_names: K names.
     """
 
@@ -50,7 +49,6 @@ class LabelArrays:
     classes: np.ndarray
     is_ignore: np.ndarray
     occlusion: np.ndarray
-    rows: np.ndarray
     class_names: tuple[str, ...]
 
 
@@ -108,7 +106,6 @@ def label_arrays(records: Sequence[Mapping[str, Any]], class_names: Sequence[str
         classes=_column(found, "category_id", 0),
         is_ignore=(_column(found, "ignore", 0) | _column(found, "iscrowd", 0)).astype(bool),
         occlusion=_column(found, "occlusion", UNKNOWN),
-        rows=_column(found, "row", -1),
         class_names=tuple(class_names),
     )
 

@@ -27,7 +27,7 @@ from d2pd.evaluation.error_cases import REASONS, ErrorCase, is_at_border
 LOOSE_IOU = 0.1
 """From here on a box is about a label, if badly placed; TIDE's background threshold."""
 SMALL_HEIGHT = 55.0
-"""Pixels; the KAIST setting Reasonable starts here."""
+"""Pixels; a missed label under it is too small: the KAIST setting Reasonable starts here."""
 
 
 class _Found(NamedTuple):
@@ -50,7 +50,6 @@ def find_errors(
     score_threshold: float,
     iou_threshold: float = 0.5,
     is_ignored: np.ndarray | None = None,
-    small_height: float = SMALL_HEIGHT,
 ) -> list[ErrorCase]:
     """List every miss, every false positive and every detection that is not counted.
 
@@ -62,7 +61,6 @@ def find_errors(
         iou_threshold: In (0, 1], from which a detection finds a label.
         is_ignored: (G,) bool, the labels that a setting does not ask for; None for those that the
             file flags. Flagged labels and those without a class are always ignored.
-        small_height: In pixels; a missed label under it is too small.
 
     Returns:
         False positives, misses, then detections that are not counted; each kind in the order of
@@ -81,7 +79,7 @@ def find_errors(
     is_shown = detections.scores >= score_threshold
     pairs = overlaps(labels, detections)
     wrong = _false_positives(labels, detections, matched, is_shown, pairs, iou_threshold)
-    missed = _misses(labels, matched, is_shown, is_wanted, wrong, small_height)
+    missed = _misses(labels, matched, is_shown, is_wanted, wrong)
     return [
         case
         for found in (wrong, missed, _not_counted(matched, is_shown))
@@ -117,7 +115,6 @@ def _misses(
     is_shown: np.ndarray,
     is_wanted: np.ndarray,
     wrong: _Found,
-    small_height: float,
 ) -> _Found:
     is_true = matched.outcome == TRUE_POSITIVE
     found = _first_on(labels, matched.label, np.flatnonzero(is_true & is_shown))
@@ -132,7 +129,7 @@ def _misses(
     boxes = labels.boxes_xywh[missed]
     is_reason = [
         *(detection >= 0 for detection in on_label),
-        boxes[:, 3] < small_height,
+        boxes[:, 3] < SMALL_HEIGHT,
         labels.occlusion[missed] > 0,
         is_at_border(boxes, labels.image_sizes[labels.image_index[missed]]),
     ]

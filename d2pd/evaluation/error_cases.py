@@ -32,11 +32,9 @@ wrong class on it; a region that the file flags never does.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-
-from d2pd.evaluation.arrays import DetectionArrays, LabelArrays
 
 REASONS = {
     "false positive": ("duplicate", "confused class", "localisation", "background"),
@@ -99,38 +97,6 @@ def worst(cases: Sequence[ErrorCase], count: int) -> list[ErrorCase]:
     return chosen
 
 
-def to_rows(
-    cases: Sequence[ErrorCase], labels: LabelArrays, detections: DetectionArrays
-) -> list[dict[str, Any]]:
-    """Return the cases as plain data for JSON.
-
-    Returns:
-        For each case ``kind``, ``reason``, ``image`` (name), ``image_index``, ``label_xyxy``,
-        ``label_class``, ``row`` (of the label in its file), ``detection_xyxy``,
-        ``detection_class``, ``score``, ``iou``, ``height``, ``occlusion`` and ``at_border``; None
-        where there is no label or no detection, and for a row or a class that is not known.
-    """
-    return [
-        {
-            "kind": case.kind,
-            "reason": case.reason,
-            "image": labels.image_names[case.image],
-            "image_index": case.image,
-            "label_xyxy": _corners(labels.boxes_xywh, case.label),
-            "label_class": _class_name(labels, labels.classes, case.label),
-            "row": _known(labels.rows, case.label),
-            "detection_xyxy": _corners(detections.boxes_xywh, case.detection),
-            "detection_class": _class_name(labels, detections.classes, case.detection),
-            "score": case.score,
-            "iou": case.iou,
-            "height": case.height,
-            "occlusion": case.occlusion,
-            "at_border": case.at_border,
-        }
-        for case in cases
-    ]
-
-
 def is_at_border(boxes_xywh: np.ndarray, image_sizes: np.ndarray) -> np.ndarray:
     """Return which boxes reach beyond the frame ``BORDER`` px inside of their image.
 
@@ -150,20 +116,3 @@ def _rank_of_detection(case: ErrorCase) -> float:
 
 def _rank_of_miss(case: ErrorCase) -> tuple[bool, float]:
     return case.occlusion > 0, -case.height
-
-
-def _corners(boxes_xywh: np.ndarray, index: int | None) -> list[float] | None:
-    if index is None:
-        return None
-    x, y, width, height = boxes_xywh[index].tolist()
-    return [x, y, x + width, y + height]
-
-
-def _class_name(labels: LabelArrays, classes: np.ndarray, index: int | None) -> str | None:
-    number = _known(classes, index)
-    return None if number is None else labels.class_names[number]
-
-
-def _known(values: np.ndarray, index: int | None) -> int | None:
-    """Return a number, or None where there is no index or the number is the -1 for unknown."""
-    return None if index is None or values[index] < 0 else int(values[index])

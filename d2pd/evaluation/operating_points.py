@@ -1,9 +1,7 @@
 """Precision, recall and F1 of a class over all score thresholds, and the thresholds to work at."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -161,45 +159,3 @@ def curve(
         num_labels=num_labels,
         num_images=num_images,
     )
-
-
-def curves(
-    labels: LabelArrays,
-    detections: DetectionArrays,
-    iou_threshold: float = 0.5,
-    is_ignored: np.ndarray | None = None,
-) -> dict[str, OperatingCurve]:
-    """Return the curve of every class by its name; see ``curve``."""
-    return {
-        name: curve(labels, detections, index, iou_threshold, is_ignored)
-        for index, name in enumerate(labels.class_names)
-    }
-
-
-def operating_points(
-    of_classes: Mapping[str, OperatingCurve], fppi: float = 0.1
-) -> dict[str, dict[str, Any]]:
-    """Return what a table or a JSON file tells of each class.
-
-    Args:
-        of_classes: What ``curves`` returned.
-        fppi: The wanted number of false positives an image.
-
-    Returns:
-        name -> ``num_labels``, ``best_f1`` and ``at_fppi``: each ``score``, ``precision``,
-        ``recall``, ``f1``, ``fppi`` or None; NaN is None too.
-    """
-    return {
-        name: {
-            "num_labels": own.num_labels,
-            "best_f1": _as_plain(own.best_f1()),
-            "at_fppi": _as_plain(own.at_fppi(fppi)),
-        }
-        for name, own in of_classes.items()
-    }
-
-
-def _as_plain(point: OperatingPoint | None) -> dict[str, float | None] | None:
-    if point is None:
-        return None
-    return {key: None if math.isnan(value) else value for key, value in vars(point).items()}

@@ -66,7 +66,6 @@ def make_labels(names, rows) -> LabelArrays:
         classes=np.zeros(len(table), dtype=np.int64),
         is_ignore=table[:, 5] != 0,
         occlusion=table[:, 6].astype(np.int64),
-        rows=np.arange(len(table)),
         class_names=("person",),
     )
 

@@ -18,7 +18,6 @@ def labels_of(rows, num_images, class_names, image_size=(512, 640)):
         classes=np.array([row[1] for row in rows], dtype=np.int64),
         is_ignore=np.array([row[2] for row in rows], dtype=bool),
         occlusion=np.zeros(len(rows), dtype=np.int64),
-        rows=np.arange(len(rows)),
         class_names=tuple(class_names),
     )
 

@@ -198,7 +198,6 @@ def test_one_class_keeps_regions_without_a_class_and_all_images():
     found = replace(found, classes=np.array([1, 0]))
     cats, found_cats = of_class(labels, found, 1)
     assert cats.boxes_xywh[:, 0].tolist() == [1, 2]
-    assert cats.rows.tolist() == [1, 2]
     assert found_cats.boxes_xywh[:, 0].tolist() == [0]
     assert cats.image_names == ("a", "b")
     with pytest.raises(ValueError, match=r"0..1, got 2; the classes are dog, cat"):

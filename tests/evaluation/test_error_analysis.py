@@ -1,6 +1,5 @@
 """Every miss and every false positive is listed once, and for the reason that is documented."""
 
-import json
 from collections import Counter
 
 import numpy as np
@@ -19,7 +18,7 @@ from d2pd.evaluation.arrays import (
 )
 from d2pd.evaluation.assignment import FALSE_POSITIVE, TRUE_POSITIVE, assign
 from d2pd.evaluation.error_analysis import find_errors
-from d2pd.evaluation.error_cases import REASONS, ErrorCase, to_rows, worst
+from d2pd.evaluation.error_cases import REASONS, ErrorCase, worst
 
 BOX = (100, 100, 40, 100)
 FAR = (400, 100, 40, 100)
@@ -227,10 +226,6 @@ def test_small_comes_before_occluded_and_that_before_the_border_and_the_facts_st
     ]
 
 
-def test_how_small_is_too_small_can_be_said():
-    assert errors([label(BOX)], small_height=101)[0].reason == "too small"
-
-
 def test_reasons_of_a_miss_go_by_their_order():
     hard = [label((0, 100, 20, 50), occlusion=2)]
     box, loose = (0, 100, 20, 50), (10, 100, 20, 50)
@@ -315,35 +310,7 @@ def test_a_threshold_that_is_not_a_number_is_refused():
         find_errors(dataset([]), detected(), score_threshold=float("nan"))
 
 
-# --- Rows and order
-
-
-def test_rows_are_plain_data_with_boxes_of_both():
-    labels = dataset([], [label(FAR, -1, ignore=1), label(BOX, 1, occlusion=2)])
-    detections = detected((shifted(10), 0.9, 0, 1), (FAR, 0.8, 1, 0))
-    cases = find_errors(labels, detections, score_threshold=0.5)
-    confused, background, miss = sorted(
-        to_rows(cases, labels, detections), key=lambda row: (row["kind"], -row["score"])
-    )
-    assert json.loads(json.dumps(confused)) == {
-        "kind": "false positive",
-        "reason": "confused class",
-        "image": "set01/V000/I00001.png",
-        "image_index": 1,
-        "label_xyxy": [100, 100, 140, 200],
-        "label_class": "person",
-        "row": 1,
-        "detection_xyxy": [110, 100, 150, 200],
-        "detection_class": "car",
-        "score": 0.9,
-        "iou": 0.6,
-        "height": 100,
-        "occlusion": 2,
-        "at_border": False,
-    }
-    assert (background["image_index"], background["row"]) == (0, None)
-    assert (background["label_xyxy"], background["label_class"]) == (None, None)
-    assert miss | {"kind": "false positive"} == confused
+# --- Order
 
 
 def test_the_worst_are_sure_false_positives_and_large_misses_in_plain_sight():
@@ -429,7 +396,5 @@ def test_the_order_of_lines_changes_nothing(scene, random):
     assert listed(labels, rows, is_ignored) == listed(labels, shuffled, is_ignored)
 
 
-def listed(labels: LabelArrays, rows: list[tuple], is_ignored: np.ndarray) -> list[dict]:
-    detections = detected(*rows)
-    cases = find_errors(labels, detections, score_threshold=0.5, is_ignored=is_ignored)
-    return to_rows(cases, labels, detections)
+def listed(labels: LabelArrays, rows: list[tuple], is_ignored: np.ndarray) -> list[ErrorCase]:
+    return find_errors(labels, detected(*rows), score_threshold=0.5, is_ignored=is_ignored)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from d2pd.evaluation.confusion import BACKGROUND
 from d2pd.evaluation.error_cases import REASONS
 from d2pd.evaluation.error_counts import ANY_REASON
 from d2pd.reporting.report.content import Table
@@ -28,7 +29,7 @@ OCCLUSION_WORDS = {
 
 def confusion_table(given: Evaluated, found: Measured) -> Table:
     """Lay out the confusion matrix, each cell shaded."""
-    names = (*given.labels.class_names, "background")
+    names = (*given.labels.class_names, BACKGROUND)
     rows = [
         (name, *(f"{count:,}" for count in row))
         for name, row in zip(names, found.confusion.tolist(), strict=True)
