@@ -66,7 +66,8 @@ def _read_rows(path: Path) -> list[Mapping[str, Any]]:
     if not path.is_file():
         raise MissingFileError(f"no {path}; a training run writes it, give its OUTPUT_DIR")
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    text = path.read_text(encoding="utf-8", errors="replace")
+    for number, line in enumerate(text.splitlines(), start=1):
         row = _parse(line)
         if row is None:
             logger.warning("%s:%d: not a whole row, left out", path, number)
@@ -78,9 +79,9 @@ def _read_rows(path: Path) -> list[Mapping[str, Any]]:
 def _parse(line: str) -> Mapping[str, Any] | None:
     try:
         row = json.loads(line)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # half-written, not text, or nested without end
         return None
-    return row if isinstance(row, dict) and "iteration" in row else None
+    return row if isinstance(row, dict) and isinstance(row.get("iteration"), int) else None
 
 
 def add_latest(series: Series, latest: Mapping[str, tuple[float, int]]) -> Series:

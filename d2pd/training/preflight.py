@@ -274,13 +274,18 @@ def _check_overwrite(cfg: CfgNode, resume: bool, eval_only: bool) -> None:
 
 def _check_output(cfg: CfgNode, goes_on: bool) -> None:
     folder = Path(cfg.OUTPUT_DIR)
+    if "\0" in cfg.OUTPUT_DIR:
+        raise ConfigError(f"OUTPUT_DIR {cfg.OUTPUT_DIR!r} cannot be made: no name holds a NUL")
     if cfg.OUTPUT_DIR.endswith(LOG_FILES):
         raise ConfigError(
             f"OUTPUT_DIR {folder} is to be a folder, and a name with {folder.suffix} is taken for "
             "the file of the log: choose another one"
         )
     # The nearest folder that is there: what is not there yet would be made in it.
-    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    try:
+        place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    except OSError as error:  # a name that is too long
+        raise ConfigError(f"OUTPUT_DIR {folder} cannot be made: {error.strerror}") from error
     if not place.is_dir():
         raise ConfigError(f"OUTPUT_DIR {folder} cannot be made: {place} is a file")
     if not os.access(place, os.W_OK | os.X_OK):

@@ -37,7 +37,7 @@ def read_results(folder: str | Path, iteration: int) -> dict[str, Any] | None:
         content = json.loads((Path(folder) / NAME).read_text(encoding="utf-8"))
         is_of_this = content["iteration"] == iteration
         return _numbers(content["results"]) if is_of_this else None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
 
 

@@ -1,5 +1,6 @@
 """What a run leaves in its folder, for those who start another one there."""
 
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -42,7 +43,7 @@ def is_of_run(path: str | Path, folder: str | Path, mirror: str | Path = "") -> 
     """Tell whether a file is one that ``remove_run`` deletes."""
     places = [Path(place) for place in (folder, mirror) if str(place)]
     return any(
-        Path(path).resolve().is_relative_to(match.resolve())
+        Path(os.path.realpath(path)).is_relative_to(os.path.realpath(match))
         for place in places
         for match in _matches(place, LEFTOVERS)
     )

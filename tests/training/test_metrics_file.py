@@ -93,6 +93,16 @@ def test_iteration_in_the_file_is_not_written_again(tmp_path):
     assert [row["iteration"] for row in rows_of(path)] == [4, 9, 14]
 
 
+@pytest.mark.parametrize("line", [b"[" * 100_000, b"\xff\xfe", b'{"iteration": ' + b"1" * 5000])
+def test_line_that_no_reader_takes_is_cut(tmp_path, line):
+    path = tmp_path / "metrics.json"
+    whole = b'{"iteration": 4, "lr": 1}\n'
+    path.write_bytes(whole + line + b"\n")
+    assert read_metrics(path) == {"lr": [(4, 1.0)]}
+    assert MetricsFile(path, keep_through=None).last_iteration == 4
+    assert path.read_bytes() == whole
+
+
 def test_later_and_half_written_rows_are_cut_and_counted(tmp_path, caplog):
     path = tmp_path / "metrics.json"
     kept = '{"iteration": 4, "total_loss": NaN}\n'

@@ -319,3 +319,10 @@ def test_a_mirror_is_checked_before_a_run(tmp_path):
         with pytest.raises(ConfigError, match=f"CHECKPOINT.MIRROR_DIR .*{text}"):
             check_mirror(mirror, out)
     assert not (tmp_path / "drive").exists()
+
+
+@pytest.mark.parametrize("target", ["mirror", "unmounted"])
+def test_a_mirror_that_is_a_link_to_itself_or_to_nowhere_is_refused(tmp_path, target):
+    (tmp_path / "mirror").symlink_to(target)
+    with pytest.raises(ConfigError, match="mirror is not a folder: name another one"):
+        check_mirror(tmp_path / "mirror", tmp_path / "out")

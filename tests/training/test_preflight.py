@@ -191,6 +191,10 @@ def test_folder_below_a_file_or_without_permission_is_refused(make_cfg, tmp_path
     for ending in (".log", ".txt"):  # Detectron2 would write its log there
         _, lines = problems_of(make_cfg("OUTPUT_DIR", f"{tmp_path}/run{ending}"))
         assert f"a name with {ending} is taken for the file of the log" in lines[0]
+    _, lines = problems_of(make_cfg("OUTPUT_DIR", f"{tmp_path}/{'x' * 300}"))
+    assert "cannot be made: File name too long" in lines[0]
+    _, lines = problems_of(make_cfg("OUTPUT_DIR", f"{tmp_path}/a\0b"))
+    assert lines[0].endswith("a\\x00b' cannot be made: no name holds a NUL")
     _, lines = problems_of(make_cfg("OUTPUT_DIR", str(tmp_path / "new/x")))
     assert f"new/x cannot be written: no permission in {tmp_path}" in lines[0]
 

@@ -26,7 +26,7 @@ def test_results_come_back_for_their_iteration_only_nan_included(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "{", '{"iteration": 19}', '{"iteration": 19, "results": 3}']
+    "text", ["", "[]", "{", "[" * 100_000, '{"iteration": 19}', '{"iteration": 19, "results": 3}']
 )
 def test_results_that_are_not_there_or_damaged_are_none(tmp_path, text):
     assert read_results(tmp_path, 19) is None

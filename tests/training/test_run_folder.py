@@ -63,3 +63,12 @@ def test_half_file_of_a_killed_run_is_no_run_and_goes_with_it(tmp_path, name):
     assert is_of_run(half, tmp_path)
     remove_run(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [".notes.part"]
+
+
+def test_link_to_itself_is_deleted_and_no_weights_are_in_it(tmp_path):
+    loop = tmp_path / "model_0000009.pth"
+    loop.symlink_to(loop.name)
+    assert not is_of_run(tmp_path / "weights.pth", tmp_path)
+    assert is_of_run(loop, tmp_path)
+    remove_run(tmp_path)
+    assert list(tmp_path.iterdir()) == []

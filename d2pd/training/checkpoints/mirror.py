@@ -133,9 +133,9 @@ def check_mirror(folder: str | Path, source: str | Path) -> None:
         ConfigError: If it is ``source`` itself, a file, or would lie in a folder that is not there.
     """
     mirror = Path(folder)
-    if mirror.resolve() == Path(source).resolve():
+    if os.path.realpath(mirror) == os.path.realpath(source):  # which stands a loop of links
         raise ConfigError(f"CHECKPOINT.MIRROR_DIR {mirror} is OUTPUT_DIR itself: name another one")
-    if mirror.exists() and not mirror.is_dir():
+    if os.path.lexists(mirror) and not mirror.is_dir():  # a link to nowhere is no folder either
         raise ConfigError(f"CHECKPOINT.MIRROR_DIR {mirror} is not a folder: name another one")
     if not mirror.exists() and not mirror.absolute().parent.is_dir():
         raise ConfigError(

@@ -116,7 +116,7 @@ def _line(row: dict[str, Any]) -> str:
 def _parse(line: bytes) -> dict[str, Any] | None:
     try:
         row = json.loads(line)
-    except ValueError:  # half-written, or not text
+    except (ValueError, RecursionError):  # half-written, not text, or nested without end
         return None
     whole = isinstance(row, dict) and isinstance(row.get("iteration"), int)
     return row if whole else None
