@@ -20,7 +20,9 @@ from report_toys import (
 from d2pd.cli import main
 from d2pd.data.records import load_records
 from d2pd.errors import MissingFileError
+from d2pd.reporting.report import run_facts
 from d2pd.reporting.report.gather import gather
+from d2pd.reporting.report.stored import Records
 from d2pd.reporting.report.write import write_report
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,6 +41,13 @@ def run(tmp_path, quick_opts):
 
 def gathered(folder, max_pictures=60):
     return gather(folder, max_pictures=max_pictures, quiet=True)
+
+
+def test_images_that_are_not_trained_on_do_not_count(run, monkeypatch):
+    every = load_records("synthetic_train", cleaned=False)
+    some = [*every[:-2], *({**record, "annotations": []} for record in every[-2:])]
+    monkeypatch.setattr(run_facts, "read_records", lambda _: Records(every, some))
+    assert dict(gathered(run).facts)["Training data"] == "synthetic_train (10 of 12 images)"
 
 
 def test_finished_run_shows_everything(run):

@@ -8,6 +8,7 @@ from typing import Any
 from d2pd.config_keys import default_config
 from d2pd.config_words import flatten
 from d2pd.d2 import CfgNode
+from d2pd.data.cleaning import drop_images_without_objects
 from d2pd.errors import UserError
 from d2pd.reporting.report.content import DatasetPart, Figure
 from d2pd.reporting.report.stored import read_records
@@ -17,7 +18,7 @@ from d2pd.reporting.report.training import History
 def facts(cfg: CfgNode, history: History, output_dir: Path) -> list[tuple[str, str]]:
     """Return what one asks of a run first, and its words."""
     solver, pictures = cfg.SOLVER, cfg.INPUT
-    train = ", ".join(f"{name} ({_image_count(name)})" for name in cfg.DATASETS.TRAIN)
+    train = ", ".join(f"{name} ({_image_count(cfg, name)})" for name in cfg.DATASETS.TRAIN)
     found = [
         ("Model", _model(cfg)),
         ("Began from", cfg.MODEL.WEIGHTS or "random weights"),
@@ -94,11 +95,17 @@ def _sides(value: Any) -> str:
     return "as they are:" if value == 0 else str(value)
 
 
-def _image_count(name: str) -> str:
+def _image_count(cfg: CfgNode, name: str) -> str:
+    """Count the images of a training dataset that are trained on."""
     try:
-        return f"{len(read_records(name).uncleaned):,} images"
+        records = read_records(name)
     except UserError:
         return "labels not here"
+    used = records.cleaned
+    if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
+        used, _ = drop_images_without_objects(used)
+    total = len(records.uncleaned)
+    return f"{len(used):,} images" if len(used) == total else f"{len(used):,} of {total:,} images"
 
 
 def _plain(value: Any) -> Any:

@@ -29,7 +29,7 @@ def run_status(output_dir: Path, history: History, max_iter: int) -> tuple[str, 
     if last is None and not is_final:
         return (
             "evaluated",
-            "No training is recorded in this folder; what it holds are evaluations of a model.",
+            "No training is recorded in this folder, only evaluations of a model, if any.",
         )
     if is_final:
         return "finished", f"Trained to the end, {max_iter:,} iterations."
