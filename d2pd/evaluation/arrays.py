@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from d2pd.errors import AnnotationError
+from d2pd.errors import AnnotationError, ConfigError
 
 logger = logging.getLogger(__name__)
 
@@ -219,6 +219,17 @@ def detections_where(detections: DetectionArrays, is_chosen: np.ndarray) -> Dete
     """Keep the detections of which (D,) bool says so."""
     chosen = {name: getattr(detections, name)[is_chosen] for name in DETECTION_COLUMNS}
     return replace(detections, **chosen)
+
+
+def scored_from(detections: DetectionArrays, score_threshold: float) -> np.ndarray:
+    """Return which detections have that score or a higher one: (D,) bool.
+
+    Raises:
+        ConfigError: If the threshold is NaN.
+    """
+    if math.isnan(score_threshold):
+        raise ConfigError("the score threshold is NaN; give a number, such as 0.5")
+    return detections.scores >= score_threshold
 
 
 def _column(rows: Sequence[Mapping[str, Any]], key: str, default: int) -> np.ndarray:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from d2pd.d2 import CfgNode, DatasetEvaluators, MetadataCatalog
-from d2pd.evaluation.evaluators import CocoEvaluator, MissRateEvaluator
+from d2pd.evaluation.evaluators import PREDICTIONS, CocoEvaluator, MissRateEvaluator
 from d2pd.evaluation.subsets import KAIST, Protocol, build_protocol
 
 
@@ -19,7 +19,7 @@ def build_evaluator(cfg: CfgNode, dataset_name: str) -> DatasetEvaluators:
     Raises:
         ConfigError: If MISS_RATE holds a key or a value that is not allowed.
     """
-    folder = Path(cfg.OUTPUT_DIR) / "inference" / dataset_name
+    folder = predictions_path(cfg.OUTPUT_DIR, dataset_name).parent
     evaluators: list[CocoEvaluator | MissRateEvaluator] = [CocoEvaluator(dataset_name, folder)]
     if has_miss_rate(cfg, dataset_name):
         keys = cfg.MISS_RATE
@@ -32,6 +32,11 @@ def build_evaluator(cfg: CfgNode, dataset_name: str) -> DatasetEvaluators:
             )
         )
     return DatasetEvaluators(evaluators)
+
+
+def predictions_path(output_dir: str | Path, dataset_name: str) -> Path:
+    """Return where a run keeps what it detected on a dataset in its last evaluation."""
+    return Path(output_dir) / "inference" / dataset_name / PREDICTIONS
 
 
 def has_miss_rate(cfg: CfgNode, dataset_name: str) -> bool:

@@ -75,15 +75,7 @@ def evaluate_boxes(
     evaluation.evaluate()
     evaluation.accumulate()
     evaluation.summarize()
-    results = {
-        name: _percent(value)
-        for name, value in zip(METRICS, evaluation.stats[: len(METRICS)], strict=True)
-    }
-    # Dimensions: IoU threshold, recall, class, area range (0: all), number of detections (-1: 100).
-    precision = evaluation.eval["precision"]
-    for index, name in enumerate(class_names):
-        results[f"AP-{name}"] = _mean_precision(precision[:, :, index, 0, -1])
-    return results
+    return _results(evaluation, class_names)
 
 
 def explain_nan(
@@ -179,6 +171,18 @@ def _area(annotation: Mapping[str, Any]) -> float:
 
 def _is_ignore(annotation: Mapping[str, Any]) -> bool:
     return bool(annotation.get("ignore", 0) or annotation.get("iscrowd", 0))
+
+
+def _results(evaluation: COCOeval_faster, class_names: Sequence[str]) -> dict[str, float]:
+    results = {
+        name: _percent(value)
+        for name, value in zip(METRICS, evaluation.stats[: len(METRICS)], strict=True)
+    }
+    # Dimensions: IoU threshold, recall, class, area range (0: all), number of detections (-1: 100).
+    precision = evaluation.eval["precision"]
+    for index, name in enumerate(class_names):
+        results[f"AP-{name}"] = _mean_precision(precision[:, :, index, 0, -1])
+    return results
 
 
 def _mean_precision(precision: np.ndarray) -> float:

@@ -10,8 +10,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from d2pd.errors import ConfigError
-from d2pd.evaluation.arrays import UNKNOWN, DetectionArrays, LabelArrays, labels_to_find
+from d2pd.evaluation.arrays import (
+    UNKNOWN,
+    DetectionArrays,
+    LabelArrays,
+    labels_to_find,
+    scored_from,
+)
 from d2pd.evaluation.assignment import (
     BEYOND,
     FALSE_POSITIVE,
@@ -72,11 +77,9 @@ def find_errors(
 
     Source: see the module.
     """
-    if np.isnan(score_threshold):
-        raise ConfigError("the score threshold is NaN; give a number, such as 0.5")
     is_wanted = labels_to_find(labels, is_ignored)
     matched = assign_each_class(labels, detections, ~is_wanted, iou_threshold)
-    is_shown = detections.scores >= score_threshold
+    is_shown = scored_from(detections, score_threshold)
     pairs = overlaps(labels, detections)
     wrong = _false_positives(labels, detections, matched, is_shown, pairs, iou_threshold)
     missed = _misses(labels, matched, is_shown, is_wanted, wrong)

@@ -12,6 +12,7 @@ from d2pd.config import load_config
 from d2pd.d2 import CfgNode
 from d2pd.data.registration import register_from_config
 from d2pd.errors import MissingFileError, UserError
+from d2pd.evaluation.build import predictions_path
 from d2pd.reporting.report.cards import Gallery, choose_cases
 from d2pd.reporting.report.content import Content, DatasetPart
 from d2pd.reporting.report.dataset_part import describe
@@ -61,7 +62,7 @@ def gather(output_dir: Path, *, max_pictures: int, quiet: bool = False) -> Conte
         footer=f"Written by d2pd {__version__} on {datetime.now():%Y-%m-%d %H:%M}.",
     )
     names = _dataset_names(cfg, output_dir)
-    number_with = sum(_predictions(output_dir, name).is_file() for name in names)
+    number_with = sum(predictions_path(output_dir, name).is_file() for name in names)
     for number, name in enumerate(names):
         most = max_pictures // max(number_with, 1)
         part, frames = _dataset(cfg, output_dir, name, f"{number}-", most, quiet)
@@ -82,18 +83,14 @@ def _register(cfg: CfgNode) -> list[str]:
 
 def _dataset_names(cfg: CfgNode, output_dir: Path) -> list[str]:
     """Return the datasets to show: those of the configuration, then any others with detections."""
-    found = sorted(path.parent.name for path in output_dir.glob("inference/*/predictions.json"))
+    found = sorted(path.parent.name for path in output_dir.glob(str(predictions_path("", "*"))))
     return list(dict.fromkeys([*cfg.DATASETS.TEST, *cfg.DATASETS.FINAL_TEST, *found]))
-
-
-def _predictions(output_dir: Path, name: str) -> Path:
-    return output_dir / "inference" / name / "predictions.json"
 
 
 def _dataset(
     cfg: CfgNode, output_dir: Path, name: str, prefix: str, most: int, quiet: bool
 ) -> tuple[DatasetPart, dict[str, str]]:
-    path = _predictions(output_dir, name)
+    path = predictions_path(output_dir, name)
     if not path.is_file():
         return _empty_part(name, _no_predictions(cfg, output_dir, name)), {}
     try:
@@ -127,7 +124,7 @@ def _no_predictions(cfg: CfgNode, output_dir: Path, name: str) -> str:
     if cfg.TEST.EVAL_PERIOD and name in cfg.DATASETS.TEST:
         when = f"every {cfg.TEST.EVAL_PERIOD} iterations (TEST.EVAL_PERIOD) and {when}"
     return (
-        f"No inference/{name}/predictions.json: this dataset is evaluated {when}, and the run has "
+        f"No {predictions_path('', name)}: this dataset is evaluated {when}, and the run has "
         f"not got there. To evaluate its newest checkpoint now: python train_net.py --config-file "
         f"{output_dir / CONFIG} --eval-only --resume"
     )
