@@ -221,6 +221,12 @@ def detections_where(detections: DetectionArrays, is_chosen: np.ndarray) -> Dete
     return replace(detections, **chosen)
 
 
+def rank_in_image(detections: DetectionArrays) -> np.ndarray:
+    """Return the place of each detection in its image, (D,) int64: 0 for the best score."""
+    first = np.searchsorted(detections.image_index, detections.image_index)
+    return np.arange(detections.scores.size) - first
+
+
 def scored_from(detections: DetectionArrays, score_threshold: float) -> np.ndarray:
     """Return which detections have that score or a higher one: (D,) bool.
 

@@ -6,7 +6,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from d2pd.errors import ConfigError
-from d2pd.evaluation.arrays import DetectionArrays, LabelArrays, detections_where, of_class
+from d2pd.evaluation.arrays import (
+    DetectionArrays,
+    LabelArrays,
+    detections_where,
+    of_class,
+    rank_in_image,
+)
 
 FALSE_POSITIVE, TRUE_POSITIVE, IGNORED, BEYOND = range(4)
 """What becomes of a detection; ``BEYOND``: past the first ``MAX_DETECTIONS`` of its image."""
@@ -86,8 +92,7 @@ def assign_each(
     """Yield what ``assign`` returns, for several choices of what to ignore; overlaps once."""
     if not 0 < iou_threshold <= 1:
         raise ConfigError(f"the IoU threshold must be above 0 and at most 1, got {iou_threshold}")
-    first = np.searchsorted(detections.image_index, detections.image_index)
-    is_beyond = np.arange(detections.scores.size) - first >= MAX_DETECTIONS
+    is_beyond = rank_in_image(detections) >= MAX_DETECTIONS
     found = overlaps(labels, detections_where(detections, ~is_beyond))
     found = replace(found, detection=np.flatnonzero(~is_beyond)[found.detection])
     # A detection's best label first; for regions the best one last, as the last one written stays.

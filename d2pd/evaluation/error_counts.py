@@ -17,7 +17,7 @@ HEIGHT_BANDS = {
     "115 px and over": (115.0, math.inf),
 }
 """Lowest height, and the one that is too high: the edges of the KAIST settings."""
-OCCLUSIONS = {"none": 0, "partial": 1, "heavy": 2, "not stated": UNKNOWN}
+OCCLUSION_BANDS = {"none": 0, "partial": 1, "heavy": 2, "not stated": UNKNOWN}
 ANY_REASON = "any reason"
 
 
@@ -118,7 +118,7 @@ def _bands(
     """Yield what a band goes by, its name and its members: (M,) bool."""
     for band, (low, high) in HEIGHT_BANDS.items():
         yield "height", band, (members.height >= low) & (members.height < high)
-    for band, occlusion in OCCLUSIONS.items():
+    for band, occlusion in OCCLUSION_BANDS.items():
         yield "occlusion", band, members.occlusion == occlusion
     yield "place", "at the border", members.is_at_border
     yield "place", "inside", ~members.is_at_border

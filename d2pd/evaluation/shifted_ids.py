@@ -7,6 +7,7 @@ from d2pd.evaluation.arrays import (
     LabelArrays,
     detection_arrays,
     detections_where,
+    rank_in_image,
 )
 from d2pd.evaluation.assignment import overlaps
 
@@ -34,9 +35,7 @@ def find_shift(labels: LabelArrays, detections: DetectionArrays, shift: int) -> 
         return ""
     positions = {image_id: number for number, image_id in enumerate(labels.image_ids)}
     moved = np.array([positions.get(image_id + shift, -1) for image_id in labels.image_ids])
-    first = np.searchsorted(detections.image_index, detections.image_index)
-    is_best = np.arange(detections.scores.size) - first < BEST
-    detections = detections_where(detections, is_best)
+    detections = detections_where(detections, rank_in_image(detections) < BEST)
     index = moved[detections.image_index]
     is_kept = index >= 0
     boxes, scores = detections.boxes_xywh[is_kept], detections.scores[is_kept]

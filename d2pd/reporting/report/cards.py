@@ -12,7 +12,7 @@ from tqdm import tqdm
 from d2pd.errors import AnnotationError, MissingFileError, UserError
 from d2pd.evaluation.arrays import labels_to_find
 from d2pd.evaluation.error_cases import REASONS, ErrorCase, worst
-from d2pd.evaluation.error_counts import HEIGHT_BANDS, OCCLUSIONS
+from d2pd.evaluation.error_counts import HEIGHT_BANDS, OCCLUSION_BANDS
 from d2pd.evaluation.subsets import in_split
 from d2pd.reporting.report.content import Box, Card
 from d2pd.reporting.report.measured import Evaluated, splits_of
@@ -152,7 +152,7 @@ def _lines(case: ErrorCase, given: Evaluated) -> Iterator[str]:
     is_miss = case.kind == "miss"
     number = labels.classes[case.label] if is_miss else detections.classes[case.detection]
     words = [labels.class_names[number], f"{case.height:.0f} px high"]
-    occlusion = next((n for n, value in OCCLUSIONS.items() if value == case.occlusion), "")
+    occlusion = next((n for n, value in OCCLUSION_BANDS.items() if value == case.occlusion), "")
     if is_miss and case.occlusion > 0:
         words.append(f"occlusion {occlusion}")
     if case.at_border:
