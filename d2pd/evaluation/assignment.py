@@ -31,14 +31,12 @@ class Overlaps:
     Attributes:
         detection: (Q,) int64, ascending.
         label: (Q,) int64, ascending within a detection.
-        intersection: (Q,) float64, square pixels, above 0.
         iou: (Q,) float64, intersection over union.
         coverage: (Q,) float64, intersection over the detection's area.
     """
 
     detection: np.ndarray
     label: np.ndarray
-    intersection: np.ndarray
     iou: np.ndarray
     coverage: np.ndarray
 
@@ -158,7 +156,7 @@ def overlaps(labels: LabelArrays, detections: DetectionArrays) -> Overlaps:
     area = np.prod(detections.boxes_xywh[:, 2:], axis=1)[detection]
     label_area = np.prod(labels.boxes_xywh[:, 2:], axis=1)[label]
     iou = intersection / (area + label_area - intersection)
-    return Overlaps(detection, label, intersection, iou, intersection / area)
+    return Overlaps(detection, label, iou, intersection / area)
 
 
 def _take(
