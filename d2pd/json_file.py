@@ -25,7 +25,8 @@ def write_json(path: Path, content: Any, *, indent: int | None = None) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(path) as file:
-            file.write(f"{text}\n".encode())
+            # Half a character, as a name may hold, is written as JSON's own escape of it.
+            file.write(f"{text}\n".encode(errors="backslashreplace"))
     except OSError as error:
         raise UserError(
             f"cannot write {path} ({error.strerror or error}): make room there, or choose another "

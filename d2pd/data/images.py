@@ -47,12 +47,17 @@ def read_image(path: str | Path, modality: str = "visible") -> np.ndarray:
     flag = cv2.IMREAD_GRAYSCALE if modality == "lwir" else cv2.IMREAD_COLOR
     # Encoded bytes and not imread: that one warns on stderr and knows no reason.
     try:
+        if not Path(path).is_file() and Path(path).exists():
+            raise OSError(None, "not a file")  # reading a pipe would wait for ever
         encoded = np.fromfile(path, dtype=np.uint8)
     except OSError as error:
         raise MissingFileError(
             f"{path}: {error.strerror or 'cannot be read'}; the label file names this image"
         ) from None
-    image = cv2.imdecode(encoded, flag) if encoded.size else None
+    try:
+        image = cv2.imdecode(encoded, flag) if encoded.size else None
+    except cv2.error:  # more pixels than OpenCV takes, or than fit into memory
+        image = None
     if image is None:
         raise AnnotationError(
             f"{path}: not an image that OpenCV can decode ({encoded.size} bytes); replace the "

@@ -23,6 +23,13 @@ def format_comparison(comparison: Comparison) -> str:
     return "\n".join(_lines(comparison))
 
 
+def printable(text: str) -> str:
+    """Write what would break a line, colour a terminal or fit no encoding as its code."""
+    return "".join(
+        sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text
+    )
+
+
 def _lines(comparison: Comparison) -> Iterator[str]:
     interval = f"95 % interval over {comparison.repetitions:,} resamples of the images"
     yield from _wrapped(
@@ -34,7 +41,7 @@ def _lines(comparison: Comparison) -> Iterator[str]:
     grouped = comparison.by_class()
     for class_name, results in grouped.items():
         if len(grouped) > 1:
-            yield from ("", f"=== class {class_name} ===")
+            yield from ("", f"=== class {printable(class_name)} ===")
         yield from _summary(comparison, results)
         yield from _all_subsets(results)
         yield from _differences(comparison, results)

@@ -4,6 +4,7 @@ import argparse
 import hashlib
 import logging
 import math
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ from d2pd.data.annotations.any_format import NamedLabels, read_any_labels
 from d2pd.errors import ConfigError
 from d2pd.evaluation.arrays import DetectionArrays, LabelArrays, label_arrays
 from d2pd.evaluation.comparison import Comparison, as_plain_data, compare, with_images
-from d2pd.evaluation.comparison_text import format_comparison
+from d2pd.evaluation.comparison_text import format_comparison, printable
 from d2pd.evaluation.result_files import read_result_file
 from d2pd.evaluation.subsets import KAIST, Protocol
 from d2pd.json_file import write_json
@@ -57,7 +58,7 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         UserError: If a file or an option cannot be used; nothing is written then.
     """
-    inputs = [args.annotations, *args.detections]
+    inputs = [args.annotations, *args.detections, *_given(args.config_file)]
     _check_outputs([path for path in (args.json, args.plot) if path], inputs)
     if args.plot:
         from d2pd.reporting.miss_rate_plot import check_plot_path
@@ -92,7 +93,7 @@ def name_methods(paths: Sequence[Path]) -> dict[str, Path]:
     Raises:
         ConfigError: If a file is given twice.
     """
-    files = [path.resolve() for path in paths]
+    files = [_real(path) for path in paths]
     for path, times in Counter(files).items():
         if times > 1:
             raise ConfigError(f"{path}: this result file is given {times} times; name it once")
@@ -106,7 +107,16 @@ def name_methods(paths: Sequence[Path]) -> dict[str, Path]:
         else [*file.parent.parts[1:], stem if places[file.parent, stem] == 1 else file.name]
         for file, stem in zip(files, stems, strict=True)
     ]
-    return {_shortest(own, parts): path for own, path in zip(parts, paths, strict=True)}
+    names = [printable(_shortest(own, parts)) for own in parts]
+    return dict(zip(names, paths, strict=True))
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))  # resolve() raises for links that lead to themselves
+
+
+def _given(path: str | None) -> list[Path]:
+    return [Path(path)] if path else []
 
 
 def _run_parts(file: Path) -> tuple[str, ...]:
@@ -133,14 +143,14 @@ def _check_outputs(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
         folder = next(parent for parent in path.absolute().parents if parent.exists())
         if not folder.is_dir():
             raise ConfigError(f"{path}: {folder} is a file, not a folder; write to another")
-    if len({path.resolve() for path in outputs}) < len(outputs):
+    if len({_real(path) for path in outputs}) < len(outputs):
         raise ConfigError(f"{outputs[0]}: --json and --plot name the same file; name two")
 
 
 def _is_same(path: Path, other: Path) -> bool:
     if path.exists() and other.exists():
         return path.samefile(other)
-    return path.resolve() == other.resolve()
+    return _real(path) == _real(other)
 
 
 def _options(args: argparse.Namespace) -> Options:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from d2pd.data.annotations.labels import FARTHEST
 from d2pd.errors import MissingFileError, ResultFileError
 from d2pd.evaluation.arrays import DetectionArrays, LabelArrays, detection_arrays
 from d2pd.evaluation.raw_detections import RawDetections
@@ -80,7 +81,8 @@ def _read(path: Path) -> bytes:
     if path.is_dir():
         raise ResultFileError(f"{path}: this is a folder; name its result files one by one")
     if not path.is_file():
-        raise MissingFileError(f"{path}: no such result file (looked from {Path.cwd()})")
+        what = "a pipe or device; save it to a file" if path.exists() else "no such result file"
+        raise MissingFileError(f"{path}: {what} (looked from {Path.cwd()})")
     if path.suffix.lower() not in FORMS:
         raise ResultFileError(
             f"{path}: a result file ends in {' or '.join(FORMS)}; rename it if it has that form"
@@ -102,6 +104,11 @@ def _read(path: Path) -> bytes:
 def _check_numbers(raw: RawDetections) -> None:
     is_finite = np.isfinite(raw.numbers).all(axis=1)
     _refuse(raw, ~is_finite, "x, y, w, h, score = {} must be finite numbers")
+    _refuse(
+        raw,
+        np.any(np.abs(raw.numbers[:, :4]) > FARTHEST, axis=1),
+        "x, y, w, h of x, y, w, h, score = {} must be pixels of an image",
+    )
     _refuse(
         raw,
         np.any(raw.numbers[:, 2:4] < 0, axis=1),
@@ -150,6 +157,8 @@ def _unknown_images(raw: RawDetections, labels: LabelArrays, is_unknown: np.ndar
 
 def _describe_ids(labels: LabelArrays, offset: int) -> str:
     ids = labels.image_ids
+    if not ids:
+        return "no image at all"
     if not all(isinstance(image_id, int) for image_id in ids):
         return f"{len(ids):,} images with ids such as {ids[0]!r}"
     written = f", written {min(ids) + offset} to {max(ids) + offset} in a .txt" if offset else ""
@@ -169,7 +178,7 @@ def _id_hint(raw: RawDetections, labels: LabelArrays) -> str:
         )
     if raw.id_offset and ids <= known:
         return "these are the ids as the label file has them: a .txt needs them + 1"
-    if not raw.id_offset and {image_id - 1 for image_id in ids if _is_int(image_id)} <= known:
+    if not raw.id_offset and all(_is_int(image_id) and image_id - 1 in known for image_id in ids):
         return "all would be known if 1 less: a .json needs the ids as the label file has them"
     return "were the detections made on another list of images?"
 
@@ -184,7 +193,7 @@ def _classes(
     """Give the class of each detection, (D,) int64, or ``LEFT_OUT``."""
     names = labels.class_names
     count = len(raw.numbers)
-    if raw.categories is None or (len(names) == 1 and len(raw.class_names or ()) == 1):
+    if raw.categories is None:
         if len(names) == 1:
             return np.zeros(count, dtype=np.int64)
         raise ResultFileError(
@@ -208,12 +217,20 @@ def _targets(
 ) -> dict[Identifier, int]:
     names = labels.class_names
     if raw.class_names is not None:
+        if len(names) == len(raw.class_names) == 1:
+            _warn_of_other_name(raw.class_names[0], names[0], raw.path)
+            return {0: 0}
         return {
             number: names.index(name) if name in names else LEFT_OUT
             for number, name in enumerate(raw.class_names)
         }
     ids = {number: number for number in range(len(names))} if category_ids is None else category_ids
     return {key: max(number, LEFT_OUT) for key, number in ids.items()}
+
+
+def _warn_of_other_name(theirs: str, ours: str, path: Path) -> None:
+    if theirs != ours:
+        logger.warning("%s: its only class, %r, is taken for the labels' %r", path, theirs, ours)
 
 
 def _leave_out(

@@ -55,7 +55,7 @@ def parse_json(content: bytes, path: Path) -> RawDetections:
 
 def _load(content: bytes, path: Path) -> Any:
     try:
-        return json.loads(content)
+        return json.loads(content, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
         raise ResultFileError(
             f"{path}, line {error.lineno}, column {error.colno}: not JSON ({error.msg}); the file "
@@ -69,10 +69,20 @@ def _load(content: bytes, path: Path) -> Any:
         raise ResultFileError(f"{path}: cannot be read as JSON ({error})") from error
 
 
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = ", ".join(key for key, _ in pairs)
+        raise ValueError(f"an object has a key twice: {_short(keys)}")
+    return found
+
+
 def _unwrap(content: Mapping[str, Any], path: Path) -> tuple[Any, tuple[str, ...]]:
     names = content.get("class_names")
     is_names = isinstance(names, list) and all(isinstance(name, str) for name in names)
     if names and is_names and "predictions" in content:
+        if len(set(names)) < len(names):
+            raise ResultFileError(f"{path}: class_names holds a name twice: {_short(names)}")
         return content["predictions"], tuple(names)
     found = ", ".join(sorted(map(str, content))[:6]) or "nothing"
     hint = "; this looks like a label file" if "annotations" in content else ""

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
 from d2pd.atomic_file import atomic_file
-from d2pd.errors import ConfigError
+from d2pd.errors import ConfigError, UserError
 from d2pd.evaluation.miss_rate import MissRate
 
 FPPI_LIMITS = (1e-3, 1e1)
@@ -29,6 +29,8 @@ FEW = 6
 """Methods whose legend finds room inside the axes."""
 
 LONGEST_NAME = 40
+
+NEEDS_LATEX = {"pgf"}
 
 STYLES = ("-", "--", "-.", (0, (1, 1)))
 """So that more methods than there are colours can be told apart."""
@@ -53,7 +55,7 @@ def check_plot_path(path: Path) -> None:
     Raises:
         ConfigError: If matplotlib does not know the format.
     """
-    known = sorted(FigureCanvasAgg(Figure()).get_supported_filetypes())
+    known = sorted(set(FigureCanvasAgg(Figure()).get_supported_filetypes()) - NEEDS_LATEX)
     if path.suffix.lower().removeprefix(".") not in known:
         raise ConfigError(
             f"{path}: a picture of the format {path.suffix or '(none)'} cannot be drawn; end the "
@@ -75,6 +77,7 @@ def draw_miss_rates(panels: Sequence[Panel], columns: int, title: str, path: Pat
 
     Raises:
         ConfigError: If matplotlib does not know the format.
+        UserError: If the file cannot be written.
     """
     check_plot_path(path)
     num_rows = math.ceil(len(panels) / columns)
@@ -95,9 +98,19 @@ def draw_miss_rates(panels: Sequence[Panel], columns: int, title: str, path: Pat
     for axes in places[len(panels) :]:
         axes.set_axis_off()
     figure.suptitle(title, fontsize=11)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path) as file:
-        figure.savefig(file, format=path.suffix.lower().removeprefix("."))
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(path) as file:
+            figure.savefig(file, format=path.suffix.lower().removeprefix("."))
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path} ({error.strerror or error}): make room there, or choose another "
+            "folder"
+        ) from error
 
 
 def _draw_panel(axes: Axes, panel: Panel, floor: float) -> None:

@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,6 +16,9 @@ logger = logging.getLogger(__name__)
 
 Series = dict[str, list[tuple[int, float]]]
 """metric -> (iteration, value) in order of the iteration; every value is finite."""
+
+LARGEST = sys.float_info.max
+"""JSON knows no bounds, and a whole number beyond this makes no float."""
 
 BEST = "best/"
 """Before the name of a metric: its best value so far."""
@@ -38,7 +42,7 @@ def read_metrics(metrics_json: str | Path) -> Series:
     values: dict[str, dict[int, float]] = {}
     for row in _read_rows(Path(metrics_json)):
         for name, value in row.items():
-            if name != "iteration" and isinstance(value, int | float) and math.isfinite(value):
+            if name != "iteration" and isinstance(value, int | float) and abs(value) <= LARGEST:
                 values.setdefault(name, {})[int(row["iteration"])] = float(value)
     if not values:
         raise AnnotationError(
@@ -81,7 +85,9 @@ def _parse(line: str) -> Mapping[str, Any] | None:
         row = json.loads(line)
     except (ValueError, RecursionError):  # half-written, not text, or nested without end
         return None
-    return row if isinstance(row, dict) and isinstance(row.get("iteration"), int) else None
+    if not isinstance(row, dict) or not isinstance(row.get("iteration"), int):
+        return None
+    return row if abs(row["iteration"]) <= LARGEST else None
 
 
 def add_latest(series: Series, latest: Mapping[str, tuple[float, int]]) -> Series:

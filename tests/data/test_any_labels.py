@@ -1,6 +1,7 @@
 """Labels of any format, without a picture."""
 
 import json
+import os
 
 import pytest
 
@@ -90,6 +91,29 @@ def test_a_file_that_is_not_there(tmp_path):
         read_any_labels(tmp_path / "labels.json")
     with pytest.raises(MissingFileError, match="this is a folder; name the label file"):
         read_any_labels(tmp_path)
+    os.mkfifo(tmp_path / "pipe.json")
+    with pytest.raises(MissingFileError, match="a pipe or device; save it to a file"):
+        read_any_labels(tmp_path / "pipe.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bbox": [0, 0, 1e200, 1e200]}, "annotation 0: the box .* no size that could be measured"),
+        ({"bbox": [-1e308, 0, 1e308, 1]}, "annotation 0: the box .* no size"),
+        ({"image_id": True}, "annotation 0: image_id must be a whole number or a name, got True"),
+        ({"category_id": True}, "annotation 0: category_id must be a whole number or a name"),
+    ],
+)
+def test_numbers_that_are_none_of_an_image_are_refused(write, change, message):
+    row = {"image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4]} | change
+    content = {
+        "images": [{"id": 1, "file_name": "a.jpg"}],
+        "annotations": [row],
+        "categories": [{"id": 1, "name": "cat"}],
+    }
+    with pytest.raises(AnnotationError, match=message):
+        read_any_labels(write(content, "labels.json"))
 
 
 def test_real_labels_of_each_format(shared_data):

@@ -435,3 +435,12 @@ def test_other_encodings_with_a_mark_are_read(tmp_path, encoding):
     path = tmp_path / "a.json"
     path.write_text(json.dumps(content()), encoding=encoding)
     assert len(read_kaist_json(path, None).records) == 3
+
+
+def test_a_file_that_is_no_image_list_is_not_quoted(write, tmp_path):
+    image_list = tmp_path / "passwd"
+    image_list.write_text("root:x:0:0:root:/root:/bin/bash\n")
+    assert error_of(write(), None, image_list=image_list) == (
+        f"{image_list}: an image list holds names such as set00/V000/I01217, and entry 1 is none; "
+        "correct IMAGE_LIST"
+    )

@@ -222,6 +222,10 @@ def test_no_engine_is_loaded_without_a_configuration(kaist):
         (["--plot", "plot"], "a picture of the format (none) cannot be drawn"),
         (["--json", "o.png", "--plot", "o.png"], "--json and --plot name the same file"),
         (["--json", "."], ".: this is no file that could be replaced"),
+        (["--config-file", "c.yaml", "--json", "c.yaml"], "c.yaml: this is one of the files to"),
+        (["--json", f"{'x' * 300}.json"], "File name too long"),
+        (["--plot", "/proc/o.png"], "cannot write /proc/o.png"),
+        (["--plot", "o.pgf"], "a picture of the format .pgf cannot be drawn"),
         (["--json", "/dev/null"], "/dev/null: this is no file that could be replaced"),
         (["--json", "labels.json/o.json"], "labels.json is a file, not a folder"),
         (["--config-file", "nowhere.yaml"], "no config file nowhere.yaml"),
@@ -231,6 +235,7 @@ def test_no_engine_is_loaded_without_a_configuration(kaist):
 def test_a_wrong_option_is_one_line_and_nothing_is_written(evaluate, words, message):
     Path("linked.json").symlink_to("labels.json")
     Path("x").mkdir()
+    Path("c.yaml").write_text("MISS_RATE: {MODE: compat}")
     os.link("labels.json", "hard.json")
     before = {path: path.read_bytes() for path in Path().iterdir() if path.is_file()}
     code, out, err = evaluate(*words)
@@ -319,3 +324,37 @@ def test_methods_are_named_by_their_files(paths, names):
 def test_a_file_given_twice_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="is given 2 times"):
         name_methods([tmp_path / "a.txt", tmp_path / "x" / ".." / "a.txt"])
+
+
+def test_names_of_files_break_no_table_and_fit_every_encoding(evaluate):
+    hostile = os.fsdecode(b"a\nreasonable  0.00 \x1b[31m\xe2\x80\xae\xff.txt")
+    Path(hostile).write_text(Path("mine_result.txt").read_text())
+    code, out, _ = evaluate("--json", "o.json", detections=[hostile])
+    assert code == 0
+    assert r"a\nreasonable  0.00 \x1b[31m\u202e\udcff" in out
+    assert not {"\x1b", "\u202e", "\udcff"} & set(out)
+    assert json.loads(Path("o.json").read_text())["results"][0]["num_detections"] == 3
+
+
+def test_a_terminal_without_the_letters_of_a_name_shows_their_codes(kaist):
+    (kaist / "mine_result.txt").rename(kaist / "größe.txt")
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "d2pd", "evaluate", "--annotations", "labels.json"),
+            *("--detections", "größe.txt"),
+        ],
+        cwd=kaist,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert r"gr\xf6\xdfe" in done.stdout
+
+
+def test_a_link_that_leads_to_itself_is_no_result_file(evaluate):
+    Path("round.txt").symlink_to("round.txt")
+    code, out, err = evaluate(detections=["round.txt"])
+    assert (code, out) == (2, "")
+    assert "round.txt: no such result file" in err

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -71,10 +72,52 @@ def test_predictions_of_d2pd_name_their_classes(read):
     assert found.classes.tolist() == [0, 1]
 
 
-def test_one_class_against_one_class_needs_no_common_name(read):
+def test_one_class_against_one_class_needs_no_common_name(read, caplog):
     content = {"class_names": ["pedestrian"], "predictions": [row(category_id=0)]}
     assert read(content, "predictions.json").classes.tolist() == [0]
+    assert "its only class, 'pedestrian', is taken for the labels' 'person'" in caplog.text
+    caplog.clear()
     assert read([row(category_id=...)], "model.json").classes.tolist() == [0]
+    read(content | {"class_names": ["person"]}, "predictions.json")
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("category", [1, -1, "person"])
+def test_the_only_class_of_predictions_has_number_0(read, category):
+    rows = [row(category_id=0), row(category_id=category)]
+    with pytest.raises(ResultFileError, match=r"detection 1 .* is not one of 0 person"):
+        read({"class_names": ["person"], "predictions": rows}, "predictions.json")
+
+
+def test_what_is_there_twice_in_a_json_is_refused(read):
+    twice = '[{"image_id": 0, "category_id": 1, "bbox": [1, 2, 3, 4], "score": 0.9, "score": 0.1}]'
+    with pytest.raises(ResultFileError, match="an object has a key twice: '.*score, score'"):
+        read(twice, "model.json")
+    content = {"class_names": ["person", "person"], "predictions": [row(category_id=1)]}
+    with pytest.raises(ResultFileError, match="class_names holds a name twice"):
+        read(content, "predictions.json")
+
+
+def test_a_line_without_end_is_refused_before_it_takes_memory(read):
+    tracemalloc.start()
+    with pytest.raises(ResultFileError, match="line 2: 3,000,001 columns".replace(",", "")):
+        read(f"{GOOD}\n{',' * 3_000_000}")
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 60e6
+
+
+def test_ids_are_compared_with_those_of_labels_of_any_kind(read):
+    with pytest.raises(ResultFileError, match="has no image at all"):
+        read([row()], "model.json", make_labels([]))
+    with pytest.raises(ResultFileError, match="made on another list of images"):
+        read([row(image_id="0")], "model.json")
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.txt")
+    with pytest.raises(MissingFileError, match="a pipe or device; save it to a file"):
+        read_result_file(tmp_path / "pipe.txt", make_labels())
 
 
 def test_image_ids_of_the_label_file_may_be_names(read):
@@ -163,6 +206,8 @@ def test_ids_of_a_txt_are_recognised_in_a_json(read):
         (row(bbox=[1, 2, float("nan"), 4]), "must be finite"),
         (row(score=float("inf")), "must be finite"),
         (row(bbox=[1, 2, 3, -4]), "must not be negative"),
+        (row(bbox=[1, 2, 1e200, 1e200]), "must be pixels of an image"),
+        (row(bbox=[-1e10, 2, 3, 4]), "must be pixels of an image"),
         (row(image_id=True), "image_id must be a whole number or a name, got true"),
         (row(image_id=None), "image_id must be a whole number or a name, got null"),
         (row(image_id=[1]), "image_id must be a whole number or a name"),

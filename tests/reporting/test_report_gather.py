@@ -19,7 +19,7 @@ from report_toys import (
 
 from d2pd.cli import main
 from d2pd.data.records import load_records
-from d2pd.errors import MissingFileError
+from d2pd.errors import MissingFileError, UserError
 from d2pd.reporting.report import run_facts
 from d2pd.reporting.report.gather import gather
 from d2pd.reporting.report.stored import Records
@@ -81,7 +81,7 @@ def test_page_is_written_whole_or_not_at_all(run, monkeypatch):
     assert old.rstrip().endswith("</html>")
 
     monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
-    with pytest.raises(OSError, match="full"):
+    with pytest.raises(UserError, match=r"cannot write .*report.html \(full\)"):
         write_report(run, quiet=True)
     assert path.read_text() == old
     assert list(run.glob(".*")) == []
@@ -237,3 +237,37 @@ def test_reasons_reach_the_page_and_the_command_works_in_a_process_of_its_own(ru
     page = Path(done.stdout.strip()).read_text()
     assert "<b>stands</b>" not in page
     assert "Stopped after iteration 80 of 700: AP <b>stands</b> still." in html.unescape(page)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        '{"iteration": "x", "total_loss": 1}',
+        '{"iteration": NaN, "total_loss": 1}',
+        f'{{"iteration": 1{"0" * 400}, "total_loss": 1}}',
+        f'{{"iteration": 1, "lr": 1{"0" * 400}}}',
+        f'{{"iteration": 1, "lr": 1{"0" * 5000}}}',
+        '{"iteration": 1, "total_loss": 1e308, "lr": -5, "bbox/AP": -1e308}',
+        '{"iteration": 1, "lr": -5}',
+        "[" * 100_000,
+        '{"iteration": 1, "stopped": "\\ud800"}',
+    ],
+)
+def test_rows_of_numbers_that_no_run_writes_leave_a_page(run, row):
+    with (run / "metrics.json").open("a") as file:
+        file.write(row + "\n")
+    page = write_report(run, quiet=True).read_text()
+    assert "Learning rate" in page
+
+
+def test_predictions_nested_without_end_are_said_to_be_unusable(run):
+    path = run / "inference" / DATASET / "predictions.json"
+    path.write_text("[" * 100_000)
+    [part] = gathered(run).datasets
+    assert "cannot be read as JSON" in part.absent[0]
+
+
+def test_a_page_that_cannot_be_written_is_one_line(run, capsys):
+    (run / "report.html").mkdir()
+    assert main(["report", str(run)]) == 2
+    assert "d2pd: cannot write" in capsys.readouterr().err.splitlines()[-1]

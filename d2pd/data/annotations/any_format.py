@@ -1,6 +1,5 @@
 """Reader of a label file whatever its format: labels alone, to measure detections against."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from d2pd.data.annotations.coco import read_coco_json
 from d2pd.data.annotations.csv_file import read_csv
 from d2pd.data.annotations.json_tables import JsonTables, read_tables
 from d2pd.data.annotations.kaist import PUBLISHED_CATEGORIES, read_kaist_json
-from d2pd.data.annotations.labels import IGNORE_REGION, Labels, PathLike
+from d2pd.data.annotations.labels import FARTHEST, IGNORE_REGION, Labels, PathLike
 from d2pd.errors import AnnotationError, MissingFileError
 
 
@@ -41,7 +40,8 @@ def read_any_labels(path: PathLike) -> NamedLabels:
     """
     path = Path(path)
     if not path.is_file():
-        what = "this is a folder; name the label file" if path.is_dir() else "no such label file"
+        what = "a pipe or device; save it to a file" if path.exists() else "no such label file"
+        what = "this is a folder; name the label file" if path.is_dir() else what
         raise MissingFileError(f"{path}: {what} (looked from {Path.cwd()})")
     if path.suffix.lower() == ".csv":
         read = _read_csv(path)
@@ -80,7 +80,8 @@ def _check_boxes(labels: Labels, path: Path) -> None:
     for record in labels.records:
         for annotation in record["annotations"]:
             x1, y1, x2, y2 = annotation["bbox"]
-            if not all(map(math.isfinite, (x1, y1, x2, y2))) or x2 < x1 or y2 < y1:
+            is_far = not all(abs(value) <= FARTHEST for value in (x1, y1, x2, y2))  # or NaN
+            if is_far or x2 < x1 or y2 < y1:
                 place = "line" if path.suffix.lower() == ".csv" else "annotation"
                 raise AnnotationError(
                     f"{path}, {place} {annotation['row']}: the box x1, y1, x2, y2 = "

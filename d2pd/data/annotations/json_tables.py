@@ -173,7 +173,7 @@ def _categories(content: Mapping[str, Any], path: Path) -> dict[int | str, str] 
 
 def _identifier(row: Mapping[str, Any], key: str, where: str) -> int | str:
     value = row.get(key)
-    if isinstance(value, int | str):
+    if isinstance(value, int | str) and not isinstance(value, bool):
         return value
     got = repr(value) if key in row else "none"
     raise AnnotationError(f"{where}: {key} must be a whole number or a name, got {got}")

@@ -1,6 +1,7 @@
 """Reader of KAIST JSON: aligned visible and lwir frames, regions to ignore, video folders."""
 
 import logging
+import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +32,8 @@ FRAME_SIZE = {"height": 512, "width": 640}
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 MODALITIES = ("visible", "lwir")
+
+_LOOKS_LIKE_A_NAME = re.compile(r"\w+/\w+/\w+")
 
 
 def read_kaist_json(
@@ -112,6 +115,11 @@ def _select_listed(records: list[Record], image_list: Path, annotations: Path) -
         rows[record["im_name"]].append(record)
     unknown = [name for name in names if name not in rows]
     if unknown:
+        if not _LOOKS_LIKE_A_NAME.fullmatch(unknown[0]):  # and what it is may be a secret
+            raise AnnotationError(
+                f"{image_list}: an image list holds names such as set00/V000/I01217, and entry "
+                f"{names.index(unknown[0]) + 1} is none; correct IMAGE_LIST"
+            )
         first = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
         raise AnnotationError(
             f"{len(unknown)} of {len(names)} images of {image_list} are not in {annotations}: "

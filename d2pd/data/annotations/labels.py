@@ -17,6 +17,9 @@ Annotation = dict[str, Any]
 XYXY_ABS = 0
 """Value of ``BoxMode.XYXY_ABS``, written as a number so that readers need no engine."""
 
+FARTHEST = 1e9
+"""Pixels; no image reaches as far, and areas of larger numbers overflow."""
+
 IGNORE_REGION = -1
 """``category_id`` of a region that is neither reward nor penalty for any class."""
 

@@ -15,6 +15,7 @@ WIDTH, HEIGHT = 460, 294
 LEFT, RIGHT, TOP, BOTTOM = 62, 446, 14, 248
 NEAR = 0.8  # px: points that are nearer to the last one drawn are left out
 LEAST = 1e-300  # smaller numbers have no logarithm to rely on
+MOST = 1e300  # larger ones overflow in the sums that place ticks
 STYLES = 10
 """Number of line styles in the style sheet; more lines begin again."""
 
@@ -27,8 +28,8 @@ class Line:
 
     Attributes:
         name: In the legend.
-        points: (x, y), x ascending; those that are not finite, or not positive on a log axis, are
-            left out.
+        points: (x, y), x ascending; those that are not finite, beyond all bounds, or not positive
+            on a log axis, are left out.
         style: 0..STYLES - 1: colour and dashes.
         dash: ``solid`` or ``dashed`` whatever its style; empty for the pattern of its style.
         has_markers: Draws each point; for few points.
@@ -161,8 +162,8 @@ def _drawable(line: Line, chart: Chart) -> list[Point]:
     return [
         (float(x), float(y))
         for x, y in line.points
-        if math.isfinite(x)
-        and math.isfinite(y)
+        if abs(x) < MOST
+        and abs(y) < MOST
         and (x > LEAST or not chart.is_x_log)
         and (y > LEAST or not chart.is_y_log)
     ]
@@ -171,7 +172,7 @@ def _drawable(line: Line, chart: Chart) -> list[Point]:
 def _axis(
     values: Sequence[float], ends: Point | None, is_log: bool, places: tuple[float, float]
 ) -> Axis:
-    low, high = ends or (min(values), max(values))
+    low, high = sorted(ends or (min(values), max(values)))
     if is_log and ends is None:
         low, high = low / 1.1, high * 1.1
     if high - low <= 1e-9 * abs(high):  # a single value lies in the middle

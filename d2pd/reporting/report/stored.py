@@ -107,7 +107,7 @@ def read_predictions(path: Path, labels: LabelArrays) -> DetectionArrays:
     """
     try:
         content: Any = json.loads(path.read_bytes())
-    except ValueError:
+    except (ValueError, RecursionError):
         content = None  # the reader says what is wrong with it
     rows = content.get("predictions") if isinstance(content, dict) else content
     return arrays_of_predictions([], labels) if rows == [] else read_result_file(path, labels)

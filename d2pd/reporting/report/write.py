@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from d2pd.atomic_file import atomic_file
+from d2pd.errors import UserError
 from d2pd.reporting.report.gather import gather
 from d2pd.reporting.report.page import render_page
 
@@ -26,9 +27,17 @@ def write_report(
     Raises:
         MissingFileError: If the folder holds no run.
         ConfigError: If its configuration cannot be used.
+        UserError: If the page cannot be written.
     """
     folder = Path(output_dir)
     page = render_page(gather(folder, max_pictures=max_pictures, quiet=quiet))
-    with atomic_file(folder / NAME) as file:
-        file.write(page.encode())
+    try:
+        with atomic_file(folder / NAME) as file:
+            # Half a character, as a name may hold, fits no encoding: its code is shown.
+            file.write(page.encode(errors="backslashreplace"))
+    except OSError as error:
+        raise UserError(
+            f"cannot write {folder / NAME} ({error.strerror or error}): make room there, or copy "
+            "the run to another folder"
+        ) from error
     return folder / NAME
