@@ -5,7 +5,6 @@ Each command imports what it needs when it runs, so that ``doctor`` works where 
 
 import argparse
 import errno
-import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -20,8 +19,6 @@ OUTPUT_CLOSED = 141
 REFUSED_BY_SYSTEM = (
     errno.EACCES,
     errno.EDQUOT,
-    errno.ELOOP,
-    errno.ENAMETOOLONG,
     errno.ENOSPC,
     errno.ENOTDIR,
     errno.EPERM,
@@ -73,8 +70,6 @@ def _train(argv: Sequence[str] | None) -> int:
 
 def _guarded(command: Callable[[], int], after_interrupt: str = "") -> int:
     """Show the mistakes a user can mend as one line, without a traceback."""
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a name may hold what its encoding does not
-        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = command()
         sys.stdout.flush()
@@ -107,13 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor.set_defaults(run=_doctor)
 
     synth = commands.add_parser("synth", help="draw a KAIST-layout dataset to try things on")
-    synth.add_argument("--output", type=Path, required=True, help="folder to draw into")
-    synth.add_argument("--train", type=int, default=400, help="training pairs (%(default)s)")
-    synth.add_argument("--test", type=int, default=60, help="held-out pairs (%(default)s)")
-    synth.add_argument("--seed", type=int, default=0, help="same seed, same bytes (%(default)s)")
-    synth.add_argument("--boxes", type=Path, help="KAIST JSON: draw onto these labels, as they are")
-    synth.add_argument("--faults", action="store_true", help="plant boxes without area or outside")
-    synth.set_defaults(run=_synth)
+    _add_synth(synth)
 
     show = commands.add_parser(
         "show", help="draw the first training samples as the model gets them"
@@ -127,6 +116,34 @@ def _parser() -> argparse.ArgumentParser:
         help="one HTML page of a run: curves, numbers, the errors to browse",
         description="Draw OUTPUT_DIR/report.html anew, from what the run has written so far.",
     )
+    _add_report(report)
+
+    diagnose = commands.add_parser(
+        "diagnose", help="look at every training image once: labels and losses that ruin a training"
+    )
+    _add_diagnose(diagnose)
+
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="miss rates of result files, side by side",
+        description="Log-average miss rates of result files of any detector, side by side, with "
+        "bootstrap intervals: KAIST's subsets, or those of a configuration.",
+    )
+    _add_evaluate(evaluate)
+    return parser
+
+
+def _add_synth(synth: argparse.ArgumentParser) -> None:
+    synth.add_argument("--output", type=Path, required=True, help="folder to draw into")
+    synth.add_argument("--train", type=int, default=400, help="training pairs (%(default)s)")
+    synth.add_argument("--test", type=int, default=60, help="held-out pairs (%(default)s)")
+    synth.add_argument("--seed", type=int, default=0, help="same seed, same bytes (%(default)s)")
+    synth.add_argument("--boxes", type=Path, help="KAIST JSON: draw onto these labels, as they are")
+    synth.add_argument("--faults", action="store_true", help="plant boxes without area or outside")
+    synth.set_defaults(run=_synth)
+
+
+def _add_report(report: argparse.ArgumentParser) -> None:
     report.add_argument("output_dir", type=Path, metavar="OUTPUT_DIR", help="of the run")
     report.add_argument(
         "--max-pictures",
@@ -137,9 +154,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     report.set_defaults(run=_report)
 
-    diagnose = commands.add_parser(
-        "diagnose", help="look at every training image once: labels and losses that ruin a training"
-    )
+
+def _add_diagnose(diagnose: argparse.ArgumentParser) -> None:
     diagnose.add_argument("--config-file", metavar="FILE")
     diagnose.add_argument("--output", type=Path, help="folder (OUTPUT_DIR/diagnose)")
     diagnose.add_argument("--labels-only", action="store_true", help="no pictures, no model: fast")
@@ -148,15 +164,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     diagnose.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE overrides")
     diagnose.set_defaults(run=_diagnose)
-
-    evaluate = commands.add_parser(
-        "evaluate",
-        help="miss rates of result files, side by side",
-        description="Log-average miss rates of result files of any detector, side by side, with "
-        "bootstrap intervals: KAIST's subsets, or those of a configuration.",
-    )
-    _add_evaluate(evaluate)
-    return parser
 
 
 def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
