@@ -5,6 +5,7 @@ Each command imports what it needs when it runs, so that ``doctor`` works where 
 
 import argparse
 import errno
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -19,6 +20,8 @@ OUTPUT_CLOSED = 141
 REFUSED_BY_SYSTEM = (
     errno.EACCES,
     errno.EDQUOT,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
     errno.ENOSPC,
     errno.ENOTDIR,
     errno.EPERM,
@@ -70,6 +73,8 @@ def _train(argv: Sequence[str] | None) -> int:
 
 def _guarded(command: Callable[[], int], after_interrupt: str = "") -> int:
     """Show the mistakes a user can mend as one line, without a traceback."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name may hold what its encoding does not
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = command()
         sys.stdout.flush()
