@@ -21,7 +21,7 @@ from d2pd.errors import ConfigError
 from d2pd.evaluation.arrays import DetectionArrays, LabelArrays, label_arrays
 from d2pd.evaluation.comparison import Comparison, as_plain_data, compare, with_images
 from d2pd.evaluation.comparison_text import format_comparison, printable
-from d2pd.evaluation.result_files import read_result_file
+from d2pd.evaluation.result_files.result_file import read_result_file
 from d2pd.evaluation.subsets import KAIST, Protocol
 from d2pd.json_file import write_json
 

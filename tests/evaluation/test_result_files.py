@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from d2pd.data.annotations.any_format import read_any_labels
 from d2pd.errors import MissingFileError, ResultFileError
 from d2pd.evaluation.arrays import LabelArrays, label_arrays
-from d2pd.evaluation.result_files import count_repeated, read_result_file
-from d2pd.evaluation.result_lines import _parse_fast, _parse_line_by_line
+from d2pd.evaluation.result_files.result_file import count_repeated, read_result_file
+from d2pd.evaluation.result_files.result_lines import _parse_fast, _parse_line_by_line
 
 KAIST = {0: -1, 1: 0, 2: -1}
 GOOD = "1,10,20,30,40,0.5"

@@ -15,7 +15,7 @@ from d2pd.evaluation.build import has_miss_rate, miss_rate_protocol
 from d2pd.evaluation.coco import evaluate_boxes, explain_nan
 from d2pd.evaluation.comparison import notes_on
 from d2pd.evaluation.label_convention import explain_low_ap
-from d2pd.evaluation.result_files import read_result_file
+from d2pd.evaluation.result_files.result_file import read_result_file
 from d2pd.reporting.report.measured import Evaluated
 
 WHERE_DATA_LIE = (

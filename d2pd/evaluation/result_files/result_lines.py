@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from d2pd.errors import ResultFileError
-from d2pd.evaluation.raw_detections import RawDetections
+from d2pd.evaluation.result_files.raw_detections import RawDetections
 
 COLUMNS = ("image_id", "x", "y", "w", "h", "score")
 EXPECTED = f"{','.join(COLUMNS)} is expected"

@@ -16,10 +16,10 @@ import numpy as np
 from d2pd.data.annotations.labels import FARTHEST
 from d2pd.errors import MissingFileError, ResultFileError
 from d2pd.evaluation.arrays import DetectionArrays, LabelArrays, detection_arrays
-from d2pd.evaluation.raw_detections import RawDetections
-from d2pd.evaluation.result_json import parse_json
-from d2pd.evaluation.result_lines import parse_lines
-from d2pd.evaluation.shifted_ids import find_shift
+from d2pd.evaluation.result_files.raw_detections import RawDetections
+from d2pd.evaluation.result_files.result_json import parse_json
+from d2pd.evaluation.result_files.result_lines import parse_lines
+from d2pd.evaluation.result_files.shifted_ids import find_shift
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from d2pd.errors import ResultFileError
-from d2pd.evaluation.raw_detections import RawDetections
+from d2pd.evaluation.result_files.raw_detections import RawDetections
 
 EXPECTED = "a list of {image_id, category_id, bbox [x, y, w, h], score} is expected"
 NUMBERS = {int, float}
