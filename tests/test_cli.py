@@ -163,3 +163,9 @@ def test_faults_of_d2pd_itself_keep_their_traceback(monkeypatch):
     monkeypatch.setattr(cli, "_doctor", broken)
     with pytest.raises(RuntimeError, match="ours"):
         cli.main(["doctor"])
+
+
+def test_the_report_command_shows_as_many_pictures_as_the_end_of_a_run():
+    from d2pd.reporting.report.write import MAX_PICTURES
+
+    assert cli._parser().parse_args(["report", "runs/any"]).max_pictures == MAX_PICTURES

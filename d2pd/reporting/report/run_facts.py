@@ -13,6 +13,7 @@ from d2pd.errors import UserError
 from d2pd.reporting.report.content import DatasetPart, Figure
 from d2pd.reporting.report.stored import read_records
 from d2pd.reporting.report.training import History
+from d2pd.reporting.run_metrics import VALIDATION
 
 
 def facts(cfg: CfgNode, history: History, output_dir: Path) -> list[tuple[str, str]]:
@@ -42,7 +43,7 @@ def facts(cfg: CfgNode, history: History, output_dir: Path) -> list[tuple[str, s
 def absent_words(cfg: CfgNode, history: History) -> list[str]:
     """Say what the run lacks, why, and how to get it."""
     absent = [history.trouble] if history.trouble else []
-    has_validation = any(name.startswith("val/") for name in history.series)
+    has_validation = any(name.startswith(VALIDATION) for name in history.series)
     if history.series and not has_validation:
         absent.append(
             "No validation loss: metrics.json holds none; VALIDATION.PERIOD says when it is "
