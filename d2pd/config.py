@@ -137,6 +137,10 @@ def check_config(cfg: CfgNode) -> None:
     Raises:
         ConfigError: Naming the key, the value and the way out.
     """
+    defaults = dict(flatten(default_config()))
+    for key, value in flatten(cfg):
+        if value is None and defaults.get(key) is not None:
+            raise ConfigError(f"{key} is empty (null); it is {defaults[key]!r} by default")
     for key, allowed in ALLOWED_VALUES.items():
         value = lookup(cfg, key)
         if value not in allowed:
@@ -155,7 +159,6 @@ def check_config(cfg: CfgNode) -> None:
             "same ones each time: leave one of them out"
         )
     honoured = {group + name for group, names in HONOURED.items() for name in names.split()}
-    defaults = dict(flatten(default_config()))
     for key, value in flatten(cfg):
         ours = not key.startswith(("MODEL.", *OPEN_GROUPS))
         changed = _as_lists(value) != _as_lists(defaults.get(key, value))

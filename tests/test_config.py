@@ -248,6 +248,15 @@ def test_easydict_with_an_unknown_name_is_refused():
         config_from_easydict(EasyDict(learning_rte=0.1))
 
 
+@pytest.mark.parametrize("key", ["SOLVER.MAX_ITER", "MISS_RATE.IOU_THRESHOLD", "MODEL.DEVICE"])
+def test_nothing_in_place_of_a_value_is_refused(tmp_path, key):
+    path = tmp_path / "mine.yaml"
+    group, name = key.split(".")
+    path.write_text(f"{group}:\n  {name}:\n")
+    with pytest.raises(ConfigError, match=rf"{key} is empty \(null\); it is .* by default"):
+        load_config(path)
+
+
 @pytest.mark.parametrize("value", ["0.0", "1.5"])
 def test_iou_threshold_of_the_miss_rate_has_bounds(value):
     with pytest.raises(ConfigError, match=f"MISS_RATE.IOU_THRESHOLD is {value}; it must be above"):
