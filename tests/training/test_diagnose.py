@@ -16,7 +16,7 @@ from d2pd.d2 import ENGINE, Boxes, Instances, build_model
 from d2pd.data.synthetic import draw_dataset
 from d2pd.training.checkpoints.checkpointer import Checkpointer
 from d2pd.training.culprits.culprit import LOSS, Scene, Suspect, Violation
-from d2pd.training.culprits.replay import write_step
+from d2pd.training.culprits.recorded_step import write_step
 from d2pd.training.diagnosis import diagnose
 from d2pd.training.precision import Precision
 from d2pd.training.run_folder import held_run
@@ -405,7 +405,7 @@ def test_recorded_step_that_is_finite_now_ends_with_exit_code_zero(tmp_path, cap
     [
         ([], "name the training: --config-file FILE, or --replay FILE of one step"),
         (["--replay", "none.pt"], "no file none.pt; steps are in OUTPUT_DIR/non_finite/*.pt"),
-        (["--replay", QUICK], "cannot be read as a recorded step"),
+        (["--replay", QUICK], "is cut off or damaged (it does not end where a pickle ends)"),
         (["--replay", "a.pt", "MODEL.DEVICE", "cpu"], "nothing to override: MODEL.DEVICE"),
     ],
 )

@@ -229,7 +229,9 @@ def test_an_absent_metric_lists_those_that_are_there(opts, tmp_path, section):
         run_main(tmp_path, [*opts, f"{section}.METRIC", value])
     told = str(caught.value)
     assert told.startswith(f"{section}.METRIC bbox/AP99 was not logged by the evaluation after ")
-    assert "iteration 1; name one of those that are there: bbox/AP, bbox/AP-person, " in told
+    assert "iteration 1; name one of those that are there: MR/far/all, " in told
+    assert " MR/reasonable/all, " in told
+    assert " bbox/AP, bbox/AP-person, " in told
     assert told.endswith("val/total_loss")
     assert read(tmp_path / "model_0000001.pth")["pending"] is True  # nothing trained is lost
 
