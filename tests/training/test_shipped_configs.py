@@ -53,7 +53,7 @@ def test_kaist_config_runs_on_drawn_data_in_its_place(drawn_kaist_root, tmp_path
     results = run_config(
         "faster_rcnn_kaist.yaml", [*opts, *SMALL, *SCRATCH, "SOLVER.MAX_ITER", "4"]
     )
-    assert set(results) == {"bbox", "final"}
+    assert set(results) == {"bbox", "MR", "final"}
     for name in ("kaist_val", "kaist_test"):
         assert (tmp_path / f"out/detections_{name}.png").is_file()
     log = (tmp_path / "out/log.txt").read_text()
