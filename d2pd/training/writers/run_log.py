@@ -169,7 +169,7 @@ class RunLog(EventWriter):
         for name, value in figures.items():
             if not name.startswith((VALIDATION, *DECISIONS)):
                 task, _, metric = name.rpartition("/")
-                tasks.setdefault(task, []).append(f"{metric} {value:.4g}")
+                tasks.setdefault(task, []).append(f"{metric} {round(value, 4):.4g}")
         for task, entries in tasks.items():
             lines += _wrapped(task, entries)
         lines += self._best_lines(storage, iteration)
