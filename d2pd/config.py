@@ -20,11 +20,13 @@ from d2pd.config_keys import (
     OPEN_GROUPS,
     REGISTER_DEFAULTS,
     SEED,
+    SSD_HONOURS,
     SWITCHED_KEYS,
     default_config,
 )
 from d2pd.config_words import check_words, explain, flatten, lookup, one_line, unknown_key
 from d2pd.d2 import CfgNode, default_argument_parser
+from d2pd.data.modality import channels_of
 from d2pd.errors import ConfigError, MissingFileError
 
 logger = logging.getLogger(__name__)
@@ -153,11 +155,17 @@ def check_config(cfg: CfgNode) -> None:
     _check_expected_results(cfg.TEST.EXPECTED_RESULTS)
     _check_metrics(cfg)
     _check_schedule(cfg.SOLVER)
+    _check_channels(cfg)
     if cfg.DETERMINISTIC and cfg.CUDNN_BENCHMARK:
         raise ConfigError(
             "CUDNN_BENCHMARK True chooses algorithms by the clock, DETERMINISTIC True wants the "
             "same ones each time: leave one of them out"
         )
+    _check_keys(cfg, defaults)
+
+
+def _check_keys(cfg: CfgNode, defaults: Mapping[str, Any]) -> None:
+    """Refuse a changed key that nothing reads, or that another key switches off."""
     honoured = {group + name for group, names in HONOURED.items() for name in names.split()}
     for key, value in flatten(cfg):
         ours = not key.startswith(("MODEL.", *OPEN_GROUPS))
@@ -167,12 +175,36 @@ def check_config(cfg: CfgNode) -> None:
                 f"{key} is {value!r}, but d2pd does not honour it; remove it, or set it back to "
                 f"{defaults[key]!r}"
             )
+        if changed:
+            _check_model_key(key, value, cfg.MODEL.META_ARCHITECTURE, defaults)
         switch = SWITCHED_KEYS.get(key)
         if switch and changed and not lookup(cfg, switch):
             raise ConfigError(
                 f"{key} is {value!r}, but {switch} is {lookup(cfg, switch)!r}, so that it would "
                 f"have no effect: set {switch}, or remove {key}"
             )
+
+
+def _check_channels(cfg: CfgNode) -> None:
+    mean, std = cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD
+    if len(mean) != len(std):
+        raise ConfigError(
+            f"MODEL.PIXEL_MEAN has {len(mean)} values, MODEL.PIXEL_STD {len(std)}: both need one "
+            "for each channel"
+        )
+    channels_of(cfg.INPUT.MODALITY, len(mean))
+
+
+def _check_model_key(key: str, value: Any, architecture: str, defaults: Mapping[str, Any]) -> None:
+    """Refuse a changed key of the other model, which would have no effect."""
+    is_read = not key.startswith("MODEL.SSD.")
+    if architecture == "SSDSeg":
+        is_read = key.startswith(SSD_HONOURS)
+    if key.startswith("MODEL.") and not is_read:
+        raise ConfigError(
+            f"{key} is {value!r}, but MODEL.META_ARCHITECTURE {architecture} does not read it; "
+            f"remove it, or set it back to {defaults[key]!r}"
+        )
 
 
 def _check_metrics(cfg: CfgNode) -> None:

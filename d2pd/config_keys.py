@@ -25,11 +25,17 @@ REGISTER_DEFAULTS: dict[str, Any] = {
 ALLOWED_VALUES: dict[str, tuple[str, ...]] = {
     "SOLVER.OPTIMIZER": ("SGD", "Adam", "AdamW"),
     "SOLVER.LR_SCHEDULER_NAME": ("WarmupMultiStepLR", "WarmupCosineLR"),
-    "INPUT.MODALITY": ("visible", "lwir"),
+    "INPUT.MODALITY": ("visible", "lwir", "both"),
     "INPUT.FORMAT": ("BGR", "RGB"),
     "INPUT.RANDOM_FLIP": ("horizontal", "vertical", "none"),
     "INPUT.MIN_SIZE_TRAIN_SAMPLING": ("choice", "range"),
     "DATALOADER.SAMPLER_TRAIN": ("TrainingSampler",),
+    "MODEL.BACKBONE.LWIR_FILTERS": ("average", "red", "green", "blue"),
+    "MODEL.SSD.FUSION": ("early", "halfway"),
+    "MODEL.SSD.NMS_TYPE": ("hard", "soft_linear", "soft_gaussian"),
+    "MODEL.SSD.SEG.OTHER_SIZES": ("paint", "background", "ignore"),
+    "MODEL.SSD.SEG.PIXEL_REDUCTION": ("mean", "sum"),
+    "MODEL.SSD.SEG.MAP_REDUCTION": ("mean", "sum"),
     "SOLVER.UNIT": ("iter", "epoch"),
     "SOLVER.AMP.PRECISION": ("fp16", "bf16"),
     "EARLY_STOPPING.MODE": ("auto", "min", "max"),
@@ -71,8 +77,10 @@ HONOURED: dict[str, str] = {
     "DATASETS.": "FINAL_TEST MIN_BOX_SIZE ROOT TEST TRAIN",
     "DATASETS.SYNTHETIC.": "NUM_TEST NUM_TRAIN SEED",
     "EARLY_STOPPING.": "DIVERGENCE_THRESHOLD METRIC MIN_DELTA MODE PATIENCE WARMUP_ITERS",
-    "INPUT.": "FORMAT MAX_SIZE_TEST MAX_SIZE_TRAIN MIN_SIZE_TEST MIN_SIZE_TRAIN "
+    "INPUT.": "FIXED_SIZE FORMAT MAX_SIZE_TEST MAX_SIZE_TRAIN MIN_SIZE_TEST MIN_SIZE_TRAIN "
     "MIN_SIZE_TRAIN_SAMPLING MODALITY RANDOM_FLIP",
+    "INPUT.AUG.": "ALBUMENTATIONS IOU_CROP MIN_VISIBLE PHOTOMETRIC RESIZED_CROP_RATIO "
+    "RESIZED_CROP_SCALE ROTATION SCALE_JITTER ZOOM_OUT",
     "INPUT.CROP.": "ENABLED SIZE TYPE",
     "MISS_RATE.": "IOU_THRESHOLD MODE",
     "NON_FINITE.": "BUDGET POLICY",
@@ -92,6 +100,20 @@ those of ``OPEN_GROUPS`` are checked where they are read.
 ``DATALOADER.ASPECT_RATIO_GROUPING`` is accepted and has no effect: grouping would make the order
 of the samples depend on more than (seed, k).
 """
+
+SSD_HONOURS = (
+    "MODEL.DEVICE",
+    "MODEL.META_ARCHITECTURE",
+    "MODEL.WEIGHTS",
+    "MODEL.PIXEL_MEAN",
+    "MODEL.PIXEL_STD",
+    "MODEL.BACKBONE.",
+    "MODEL.ANCHOR_GENERATOR.SIZES",
+    "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS",
+    "MODEL.ROI_HEADS.NUM_CLASSES",
+    "MODEL.SSD.",
+)
+"""Keys below MODEL that SSDSeg reads; a name that ends in a dot stands for all behind it."""
 
 OPEN_GROUPS = ("DATASETS.REGISTER.", "MISS_RATE.SETTINGS.", "MISS_RATE.SPLITS.")
 """Groups whose keys are names that the user gives."""
@@ -134,13 +156,72 @@ def add_d2pd_config(cfg: CfgNode) -> None:
     cfg.DATASETS.FINAL_TEST = ()  # evaluated once, when training is over; never to choose by
     cfg.DATASETS.MIN_BOX_SIZE = 1.0  # px; boxes narrower or lower than this are dropped
     cfg.DATASETS.SYNTHETIC = CfgNode({"NUM_TRAIN": 400, "NUM_TEST": 60, "SEED": 0})
-    cfg.INPUT.MODALITY = "visible"
+    cfg.INPUT.MODALITY = "visible"  # visible | lwir | both; see data.modality for the channels
+    cfg.INPUT.FIXED_SIZE = ()  # (height, width) px that every image is resized to; empty: by edges
+    cfg.MODEL.BACKBONE.LWIR_FILTERS = "average"  # of RGB filters, for a thermal first layer
     cfg.SOLVER.OPTIMIZER = "SGD"
     cfg.SOLVER.UNIT = "iter"  # iter | epoch: of every length and period below
     cfg.SOLVER.ACCUMULATE = 1  # parts that a batch is divided into, to save memory
     cfg.SOLVER.AMP.PRECISION = "fp16"  # fp16 | bf16, where SOLVER.AMP.ENABLED
     cfg.DETERMINISTIC = False  # on a GPU: the same bits each time, at a cost
+    _add_augmentation_config(cfg)
+    _add_ssd_config(cfg)
     _add_loop_config(cfg)
+
+
+def _add_augmentation_config(cfg: CfgNode) -> None:
+    """Add what training images go through besides Detectron2's crop, resize and flip."""
+    cfg.INPUT.AUG = CfgNode(
+        {
+            "PHOTOMETRIC": False,  # visible: brightness, contrast, hue, ...; lwir: contrast
+            "ZOOM_OUT": 1.0,  # shrink every other image by up to this factor, on a canvas
+            "IOU_CROP": False,  # SSD's crop by overlap with the labels
+            "RESIZED_CROP_SCALE": (),  # (low, high) share of the area cut out; above 1: zoom out
+            "RESIZED_CROP_RATIO": (0.8, 1.2),  # (low, high) width / height, relative to the image
+            "ROTATION": 0.0,  # degrees at most, to either side
+            "SCALE_JITTER": (),  # (low, high) factor on the size that the resize gives
+            "MIN_VISIBLE": 0.25,  # share of a label's area that must stay inside the image
+            "ALBUMENTATIONS": "",  # YAML file of transforms of pixels, for those who have it
+        }
+    )
+
+
+def _add_ssd_config(cfg: CfgNode) -> None:
+    """Add the keys of ``MODEL.META_ARCHITECTURE: SSDSeg``; sizes in px of the network input."""
+    cfg.MODEL.SSD = CfgNode(
+        {
+            # Maps behind conv4_3 and conv7: [1x1 channels, 3x3 channels, stride, padding]
+            "EXTRA_LAYERS": [
+                [256, 512, 2, 1],
+                [128, 256, 2, 1],
+                [128, 256, 1, 0],
+                [128, 256, 1, 0],
+            ],
+            "EXTRA_SQUARE_SIZES": [],  # a list for each map: anchors of ratio 1 besides SIZES
+            "L2_NORM_SCALE": 20.0,  # initial, on conv4_3; 0: not normalised
+            "FUSION": "halfway",  # where INPUT.MODALITY is both
+            "IOU_THRESHOLD": 0.5,  # from which an anchor learns a label
+            "NEGATIVE_RATIO": 3.0,  # hard negatives to a positive, in each image
+            "BBOX_REG_WEIGHTS": (10.0, 10.0, 5.0, 5.0),  # factors on x, y, w, h deltas
+            "SMOOTH_L1_BETA": 1.0,  # 0: L1
+            "BBOX_REG_LOSS_WEIGHT": 1.0,
+            "SCORE_THRESH_TEST": 0.001,  # near 0: a miss rate needs the weak detections too
+            "TOPK_CANDIDATES_TEST": 1000,  # best boxes of an image that go into the NMS
+            "NMS_THRESH_TEST": 0.45,
+            "NMS_TYPE": "hard",
+            "SOFT_NMS_SIGMA": 0.5,  # of soft_gaussian
+        }
+    )
+    cfg.MODEL.SSD.SEG = CfgNode(
+        {
+            "MAPS": [],  # a flag for each map: True adds a segmentation layer; empty: none
+            "KERNEL_SIZE": 1,  # 1: one 1x1 convolution; 3: 3x3, then 1x1
+            "OTHER_SIZES": "paint",  # labels of a size that a map does not detect
+            "PIXEL_REDUCTION": "mean",  # of the pixels of a map
+            "MAP_REDUCTION": "sum",  # of the maps
+            "MAP_WEIGHTS": [],  # a factor for each map of MAPS that is True; empty: 1
+        }
+    )
 
 
 def _add_loop_config(cfg: CfgNode) -> None:

@@ -27,6 +27,7 @@ PURE = (
     "d2pd.data.dataset_source",
     "d2pd.data.drawn_on_first_use",
     "d2pd.data.images",
+    "d2pd.data.modality",
     "d2pd.evaluation.arrays",
     "d2pd.evaluation.assignment",
     "d2pd.evaluation.bootstrap",

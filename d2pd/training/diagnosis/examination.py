@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from d2pd.data.cleaning import Drop, clean_records, image_name
-from d2pd.data.mapper import is_region, make_targets
+from d2pd.data.targets import is_region, make_targets
 from d2pd.errors import UserError
 from d2pd.training.culprits.sample_faults import CLASS_OUT_OF_RANGE, Fault, find_faults
 from d2pd.training.diagnosis.diagnosis import (

@@ -1,0 +1,50 @@
+"""Which channels of a sample's image come from which camera."""
+
+from dataclasses import dataclass
+
+from d2pd.errors import ConfigError
+
+MODALITIES = ("visible", "lwir", "both")
+
+TOTALS = {"visible": (3,), "lwir": (3, 1), "both": (6, 4)}
+"""Channels that an image may have: a thermal image counts as one channel or as three equal ones."""
+
+
+@dataclass(frozen=True)
+class Channels:
+    """The channels of an image, visible ones first.
+
+    Attributes:
+        visible: Their number: 3, or 0 where there is no visible image.
+        lwir: 3 equal ones, 1, or 0 where there is no thermal image.
+    """
+
+    visible: int
+    lwir: int
+
+    @property
+    def total(self) -> int:
+        """Number of channels of an image."""
+        return self.visible + self.lwir
+
+
+def channels_of(modality: str, total: int) -> Channels:
+    """Divide the channels of an image among the modalities.
+
+    Args:
+        modality: ``visible``, ``lwir`` or ``both``.
+        total: Number of channels: as many as ``MODEL.PIXEL_MEAN`` has values.
+
+    Raises:
+        ConfigError: If a modality does not come in so many channels.
+    """
+    allowed = TOTALS[modality]
+    if total not in allowed:
+        raise ConfigError(
+            f"MODEL.PIXEL_MEAN has {total} values, but INPUT.MODALITY {modality} gives images of "
+            f"{' or '.join(str(number) for number in allowed)} channels"
+            + (" (visible first; thermal as one channel or three equal ones)" * (total != 3))
+            + ": set MODEL.PIXEL_MEAN and MODEL.PIXEL_STD"
+        )
+    visible = 0 if modality == "lwir" else 3
+    return Channels(visible, total - visible)
