@@ -274,3 +274,37 @@ def test_settings_of_the_miss_rate_have_names_of_the_users_own(tmp_path):
     assert cfg.MISS_RATE.SETTINGS.tall.HEIGHT == [80, math.inf]
     assert cfg.MISS_RATE.SETTINGS.tall.OCCLUSION == [0, 1]
     assert cfg.MISS_RATE.SPLITS.rain == ["set12"]
+
+
+@pytest.mark.parametrize(
+    ("modality", "count"), [("visible", 1), ("visible", 6), ("lwir", 4), ("both", 3)]
+)
+def test_pixel_means_must_be_as_many_as_a_modality_has_channels(modality, count):
+    mean = ["INPUT.MODALITY", modality, "MODEL.PIXEL_MEAN", str([50.0] * count)]
+    with pytest.raises(ConfigError, match=f"PIXEL_MEAN has {count} values, but .*{modality}"):
+        load_config(opts=[*mean, "MODEL.PIXEL_STD", str([1.0] * count)])
+
+
+@pytest.mark.parametrize(
+    ("modality", "count"), [("visible", 3), ("lwir", 1), ("lwir", 3), ("both", 4), ("both", 6)]
+)
+def test_a_thermal_image_counts_as_one_channel_or_as_three(modality, count):
+    words = ["MODEL.PIXEL_MEAN", str([50.0] * count), "MODEL.PIXEL_STD", str([1.0] * count)]
+    cfg = load_config(opts=["INPUT.MODALITY", modality, *words])
+    assert len(cfg.MODEL.PIXEL_MEAN) == count
+
+
+def test_means_and_deviations_must_be_as_many():
+    with pytest.raises(ConfigError, match="PIXEL_MEAN has 3 values, MODEL.PIXEL_STD 1"):
+        load_config(opts=["MODEL.PIXEL_STD", "[1.0]"])
+
+
+def test_keys_of_the_other_model_are_refused():
+    with pytest.raises(ConfigError, match=r"SSD\.NEGATIVE_RATIO is 2.0, but .* GeneralizedRCNN"):
+        load_config(opts=["MODEL.SSD.NEGATIVE_RATIO", "2.0"])
+    ssd = ["MODEL.META_ARCHITECTURE", "SSDSeg"]
+    with pytest.raises(ConfigError, match=r"SCORE_THRESH_TEST is 0.3, but .* SSDSeg .* to 0.05"):
+        load_config(opts=[*ssd, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.3"])
+    words = ["MODEL.SSD.NEGATIVE_RATIO", "2.0", "MODEL.BACKBONE.FREEZE_AT", "0"]
+    cfg = load_config(opts=[*ssd, *words, "MODEL.ROI_HEADS.NUM_CLASSES", "1"])
+    assert cfg.MODEL.SSD.NEGATIVE_RATIO == 2.0
