@@ -1,33 +1,124 @@
-"""Read the picture of a record: 8 bits, three channels, EXIF orientation applied."""
+"""Read the pictures of a record: 8 bits, three channels, EXIF orientation applied."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import torch
 
+from d2pd.data.modality import CAMERAS, Channels
 from d2pd.errors import AnnotationError, MissingFileError
 
 
-def image_path(record: Mapping[str, Any], modality: str) -> str:
-    """Return the file of one modality of a record.
+def image_path(record: Mapping[str, Any], camera: str) -> str:
+    """Return the file of one camera of a record.
 
     Args:
         record: A dataset_dict; ``file_name`` is the visible or only image.
-        modality: ``visible`` or ``lwir``.
+        camera: ``visible`` or ``lwir``.
 
     Raises:
         AnnotationError: If a thermal image is asked for and the record has none.
     """
-    if modality != "lwir":
+    if camera != "lwir":
         return str(record["file_name"])
     if "lwir_file_name" not in record:
         raise AnnotationError(
-            f"{record['file_name']}: this dataset has no thermal images; INPUT.MODALITY lwir needs "
-            "the KAIST layout (visible and lwir folders); set INPUT.MODALITY visible"
+            f"{record['file_name']}: this dataset has no thermal images; INPUT.MODALITY lwir or "
+            "both needs the KAIST layout (visible and lwir folders); set INPUT.MODALITY visible"
         )
     return str(record["lwir_file_name"])
+
+
+def image_paths(record: Mapping[str, Any], modality: str) -> tuple[str, ...]:
+    """Return the files that make up the image of a record, in the order of its channels.
+
+    Args:
+        record: A dataset_dict.
+        modality: ``visible``, ``lwir`` or ``both``.
+
+    Raises:
+        AnnotationError: If the record lacks one, see ``lacking_camera``.
+    """
+    lacking = lacking_camera(record, modality)
+    if lacking == "visible":
+        raise AnnotationError(
+            f"{record['file_name']}: this frame has no visible image, a thermal one stands in its "
+            "place; INPUT.MODALITY both needs both: get the visible folders too, or set "
+            "INPUT.MODALITY lwir"
+        )
+    return tuple(image_path(record, camera) for camera in CAMERAS[modality])
+
+
+def lacking_camera(record: Mapping[str, Any], modality: str) -> str:
+    """Return the camera whose image a record lacks; empty where it has all that are needed.
+
+    A dataset without visible frames has the thermal ones in their place, which its reader warns
+    of: enough for ``visible``, but not one half of a pair.
+
+    Args:
+        record: A dataset_dict.
+        modality: ``visible``, ``lwir`` or ``both``.
+    """
+    if "lwir" not in CAMERAS[modality]:
+        return ""
+    if "lwir_file_name" not in record:
+        return "lwir"
+    is_same = str(record["file_name"]) == str(record["lwir_file_name"])
+    return "visible" if modality == "both" and is_same else ""
+
+
+def read_pictures(record: Mapping[str, Any], modality: str) -> tuple[np.ndarray, ...]:
+    """Read the image of a record: one picture for each camera of a modality, of the same size.
+
+    Args:
+        record: A dataset_dict.
+        modality: ``visible``, ``lwir`` or ``both``.
+
+    Returns:
+        As ``read_image`` gives them, visible first.
+
+    Raises:
+        MissingFileError: If a file is not there.
+        AnnotationError: If the record lacks a camera, a file cannot be decoded, or the two of a
+            pair differ in size.
+    """
+    paths = image_paths(record, modality)
+    pictures = tuple(
+        read_image(path, camera) for path, camera in zip(paths, CAMERAS[modality], strict=True)
+    )
+    sizes = [f"{picture.shape[1]}x{picture.shape[0]}" for picture in pictures]
+    if len(set(sizes)) > 1:
+        raise AnnotationError(
+            f"{paths[0]} is {sizes[0]} pixels, {paths[1]} is {sizes[1]}: the two images of a pair "
+            "must have one size; replace the one that is wrong, or use one camera "
+            "(INPUT.MODALITY visible or lwir)"
+        )
+    return pictures
+
+
+def stack_pictures(
+    pictures: Sequence[np.ndarray], channels: Channels, image_format: str
+) -> torch.Tensor:
+    """Make the image that a model gets of the pictures of its cameras.
+
+    Args:
+        pictures: (H, W, 3) uint8 BGR each, of one size, visible first; a thermal one has three
+            equal channels.
+        channels: How many of each are wanted.
+        image_format: Order of the visible channels: ``BGR`` or ``RGB``.
+
+    Returns:
+        (C, H, W) uint8, its own memory.
+    """
+    planes: list[np.ndarray] = []
+    for picture, number in zip(pictures, channels.of_cameras, strict=True):
+        colours = cv2.split(picture)
+        # Equal thermal channels are the same in either order.
+        planes += (colours[::-1] if image_format == "RGB" else colours)[:number]
+    return torch.from_numpy(np.stack(planes))
 
 
 def read_image(path: str | Path, modality: str = "visible") -> np.ndarray:

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from d2pd.d2 import CfgNode, comm
 from d2pd.data.augmentation import build_augmentation
 from d2pd.data.mapper import Mapper
+from d2pd.data.modality import channels_of
 from d2pd.data.records import Record, load_records, load_train_records
 from d2pd.data.sampler import TrainingSampler
 from d2pd.errors import AnnotationError, ConfigError, UserError
@@ -124,7 +125,7 @@ class TrainingLoader(SampleLoader):
 def build_train_dataset(cfg: CfgNode) -> MappedRecords:
     """Return the training records with training augmentation and targets."""
     mapper = Mapper(
-        modality=cfg.INPUT.MODALITY,
+        channels=channels_of(cfg.INPUT.MODALITY, len(cfg.MODEL.PIXEL_MEAN)),
         image_format=cfg.INPUT.FORMAT,
         transforms=build_augmentation(cfg, is_train=True),
         is_train=True,
@@ -268,7 +269,7 @@ def _mapper_without_chance(
 ) -> Mapper:
     """Build a mapper with the transforms of testing, with targets or without."""
     return Mapper(
-        modality=cfg.INPUT.MODALITY,
+        channels=channels_of(cfg.INPUT.MODALITY, len(cfg.MODEL.PIXEL_MEAN)),
         image_format=cfg.INPUT.FORMAT,
         transforms=build_augmentation(cfg, is_train=False),
         is_train=is_train,

@@ -3,13 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import cv2
-import numpy as np
 import torch
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from d2pd.data.images import image_path, read_image
+from d2pd.data.images import image_paths, read_pictures, stack_pictures
+from d2pd.data.modality import Channels
 from d2pd.data.sampler import sample_seed
 from d2pd.data.targets import make_targets
 from d2pd.errors import AnnotationError
@@ -20,9 +19,11 @@ class Mapper:
 
     A sample is a dict:
 
-    - ``image``: (3, h, w) uint8, channels in the order of ``image_format``;
+    - ``image``: (C, h, w) uint8: three visible channels in the order of ``image_format``, then
+      the thermal ones, or one camera's alone;
     - ``height``, ``width``: of the file, before augmentation, in pixels;
-    - ``file_name`` (the file that was read), ``image_id``, ``k``;
+    - ``file_name`` (the file that was read; of a pair the visible one), ``image_id``, ``k``, and
+      of a pair ``lwir_file_name``;
     - in training ``instances``: ``gt_boxes`` (N, 4) XYXY float32 in pixels of ``image``, inside
       it, at least ``min_box_size`` wide and high, and ``gt_classes`` (N,) int64 in 0..K-1;
     - in training ``ignore_boxes``: (M, 4) XYXY float32 in the same frame: regions that are
@@ -32,7 +33,7 @@ class Mapper:
     def __init__(
         self,
         *,
-        modality: str,
+        channels: Channels,
         image_format: str,
         transforms: v2.Transform,
         is_train: bool,
@@ -42,15 +43,15 @@ class Mapper:
         """Set up the mapper.
 
         Args:
-            modality: ``visible``, or ``lwir`` for the thermal image as three equal channels.
-            image_format: ``BGR`` or ``RGB``.
+            channels: Which cameras a sample is of, and how many channels of each.
+            image_format: Order of the visible channels: ``BGR`` or ``RGB``.
             transforms: Applied to ``{"image": tv_tensors.Image, "boxes": BoundingBoxes}``.
             is_train: Whether samples carry their targets.
             seed: Not negative; with k it seeds torch's generator during ``transforms``.
             min_box_size: Boxes narrower or lower than this after augmentation are dropped, px;
                 None keeps all, those without area too, for those who look for faults.
         """
-        self.modality = modality
+        self.channels = channels
         self.image_format = image_format
         self.transforms = transforms
         self.is_train = is_train
@@ -61,38 +62,42 @@ class Mapper:
         """Make sample number k from a record, which stays as it is.
 
         Raises:
-            MissingFileError: If the image is not there.
-            AnnotationError: If it cannot be decoded, or its size is not the one recorded.
+            MissingFileError: If an image is not there.
+            AnnotationError: If one cannot be decoded, its size is not the one recorded, or the
+                record has none of a camera.
         """
-        path = image_path(record, self.modality)
-        pixels = read_image(path, self.modality)
-        _check_size(record, path, pixels)
+        modality = self.channels.modality
+        paths = image_paths(record, modality)
+        pictures = read_pictures(record, modality)
+        height, width = pictures[0].shape[:2]
+        _check_size(record, paths[0], (height, width))
         annotations = record.get("annotations", []) if self.is_train else []
+        pixels = stack_pictures(pictures, self.channels, self.image_format)
         image, boxes = self._augment(pixels, annotations, k)
         sample = {
-            "file_name": path,
+            "file_name": paths[0],
             "image_id": record["image_id"],
-            "height": pixels.shape[0],
-            "width": pixels.shape[1],
+            "height": height,
+            "width": width,
             "k": k,
             "image": image,
         }
+        if len(paths) > 1:
+            sample["lwir_file_name"] = paths[1]
         if self.is_train:
             sample |= make_targets(image, boxes, annotations, self.min_box_size)
         return sample
 
     def _augment(
-        self, pixels: np.ndarray, annotations: Sequence[Mapping[str, Any]], k: int
+        self, pixels: torch.Tensor, annotations: Sequence[Mapping[str, Any]], k: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the image, (3, h, w) uint8, and the boxes, (N, 4), after the transforms."""
-        if self.image_format == "RGB":
-            pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
-        image = tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1).contiguous())
+        """Return the image, (C, h, w) uint8, and the boxes, (N, 4), after the transforms."""
+        image = tv_tensors.Image(pixels)
         rows = [annotation["bbox"] for annotation in annotations]
         boxes = tv_tensors.BoundingBoxes(
             torch.tensor(rows, dtype=torch.float32).reshape(-1, 4),
             format="XYXY",
-            canvas_size=pixels.shape[:2],
+            canvas_size=tuple(pixels.shape[1:]),
         )
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(sample_seed(self.seed, k))
@@ -101,8 +106,8 @@ class Mapper:
         return plain_image, out["boxes"].as_subclass(torch.Tensor)
 
 
-def _check_size(record: Mapping[str, Any], path: str, pixels: np.ndarray) -> None:
-    found, recorded = pixels.shape[:2], (record["height"], record["width"])
+def _check_size(record: Mapping[str, Any], path: str, found: tuple[int, int]) -> None:
+    recorded = (record["height"], record["width"])
     if found != recorded:
         raise AnnotationError(
             f"{path}: the image is {found[1]}x{found[0]} pixels, its labels were made for "

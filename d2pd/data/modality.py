@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from d2pd.errors import ConfigError
 
-MODALITIES = ("visible", "lwir", "both")
+CAMERAS = {"visible": ("visible",), "lwir": ("lwir",), "both": ("visible", "lwir")}
+"""What took the pictures of each modality, in the order of the channels."""
 
 TOTALS = {"visible": (3,), "lwir": (3, 1), "both": (6, 4)}
 """Channels that an image may have: a thermal image counts as one channel or as three equal ones."""
@@ -27,6 +28,18 @@ class Channels:
         """Number of channels of an image."""
         return self.visible + self.lwir
 
+    @property
+    def of_cameras(self) -> tuple[int, ...]:
+        """Number of channels of each camera there is, visible first."""
+        return tuple(number for number in (self.visible, self.lwir) if number)
+
+    @property
+    def modality(self) -> str:
+        """``visible``, ``lwir`` or ``both``."""
+        if self.visible and self.lwir:
+            return "both"
+        return "visible" if self.visible else "lwir"
+
 
 def channels_of(modality: str, total: int) -> Channels:
     """Divide the channels of an image among the modalities.
@@ -48,3 +61,19 @@ def channels_of(modality: str, total: int) -> Channels:
         )
     visible = 0 if modality == "lwir" else 3
     return Channels(visible, total - visible)
+
+
+def channels_in(total: int) -> Channels:
+    """Divide the channels of an image of which only their number is known.
+
+    Args:
+        total: 1, 3, 4 or 6. Three are taken for visible ones: a thermal image of three equal
+            channels looks the same either way.
+
+    Raises:
+        ValueError: If there is another number of them.
+    """
+    for modality, totals in TOTALS.items():
+        if total in totals:
+            return channels_of(modality, total)
+    raise ValueError(f"an image has 1, 3, 4 or 6 channels, got {total}")

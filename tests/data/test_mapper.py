@@ -10,6 +10,7 @@ from torchvision.transforms import v2
 
 from d2pd.data.augmentation import make_augmentation
 from d2pd.data.mapper import Mapper
+from d2pd.data.modality import Channels
 from d2pd.errors import AnnotationError, MissingFileError
 
 UNCHANGED = make_augmentation(lengths=[0], max_size=1)
@@ -51,7 +52,7 @@ def record(tmp_path: Path) -> dict:
 
 
 def mapper(**changes) -> Mapper:
-    values = {"modality": "visible", "image_format": "BGR", "is_train": True, "seed": 3}
+    values = {"channels": Channels(3, 0), "image_format": "BGR", "is_train": True, "seed": 3}
     return Mapper(**({"transforms": UNCHANGED} | values | changes))
 
 
@@ -116,10 +117,60 @@ def test_image_is_uint8_in_the_order_of_channels_asked_for(record):
 
 
 def test_thermal_image_has_three_equal_channels(record):
-    sample = mapper(modality="lwir")(record, 0)
+    sample = mapper(channels=Channels(0, 3))(record, 0)
     assert sample["file_name"] == record["lwir_file_name"]
     assert sample["image"][:, 20, 30].tolist() == [55, 55, 55]
     assert torch.equal(sample["image"][0], sample["image"][2])
+
+
+@pytest.mark.parametrize(
+    ("channels", "pixel"),
+    [
+        (Channels(0, 1), [55]),
+        (Channels(3, 1), [50, 100, 200, 55]),
+        (Channels(3, 3), [50, 100, 200, 55, 55, 55]),
+    ],
+)
+def test_visible_channels_come_first_and_thermal_ones_are_one_or_three(record, channels, pixel):
+    image = mapper(channels=channels, image_format="RGB")(record, 0)["image"]
+    assert image.dtype == torch.uint8
+    assert image.is_contiguous()
+    assert image.shape == (channels.total, 60, 80)
+    assert image[:, 20, 30].tolist() == pixel
+
+
+def test_sample_of_a_pair_names_both_files(record):
+    sample = mapper(channels=Channels(3, 1))(record, 0)
+    assert sample["file_name"] == record["file_name"]
+    assert sample["lwir_file_name"] == record["lwir_file_name"]
+    assert "lwir_file_name" not in mapper(channels=Channels(0, 1))(record, 0)
+
+
+def test_pair_goes_through_geometry_together(record):
+    visible, lwir = mapper(), mapper(channels=Channels(0, 1))
+    for k in range(4):
+        both = mapper(transforms=DRAWN, channels=Channels(3, 1))(record, k)
+        for one, part in ((visible, both["image"][:3]), (lwir, both["image"][3:])):
+            one.transforms = DRAWN
+            assert torch.equal(one(record, k)["image"], part)
+
+
+def test_pair_of_two_sizes_is_an_error_that_names_both_files(tmp_path, record):
+    cv2.imwrite(str(tmp_path / "warm.png"), np.zeros((30, 40), np.uint8))
+    with pytest.raises(AnnotationError) as caught:
+        mapper(channels=Channels(3, 3))(record, 0)
+    assert f"{record['file_name']} is 80x60 pixels, {record['lwir_file_name']} is 40x30" in str(
+        caught.value
+    )
+    assert "replace the one that is wrong" in str(caught.value)
+    mapper()(record, 0)
+
+
+def test_thermal_frame_in_the_place_of_a_visible_one_is_no_pair(record):
+    record["file_name"] = record["lwir_file_name"]
+    with pytest.raises(AnnotationError, match=r"no visible image, a thermal .* set INPUT.MOD"):
+        mapper(channels=Channels(3, 1))(record, 0)
+    mapper(channels=Channels(0, 1))(record, 0)
 
 
 def test_min_box_size_counts_after_the_resize(record):
@@ -197,10 +248,11 @@ def test_size_that_is_not_the_recorded_one_is_an_error(record):
         mapper()(record, 0)
 
 
-def test_thermal_of_a_dataset_without_is_an_error(record):
+@pytest.mark.parametrize("channels", [Channels(0, 3), Channels(3, 1)])
+def test_thermal_of_a_dataset_without_is_an_error(record, channels):
     del record["lwir_file_name"]
     with pytest.raises(AnnotationError, match=r"no thermal images; .*INPUT.MODALITY visible"):
-        mapper(modality="lwir")(record, 0)
+        mapper(channels=channels)(record, 0)
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("detectron2"), reason="needs Detectron2")
