@@ -1,0 +1,144 @@
+"""From what the network predicts for the anchors of an image to its detections."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image
+
+from d2pd.errors import ConfigError
+from d2pd.modeling.box_coding import decode
+
+
+@dataclass(frozen=True)
+class DetectionOptions:
+    """How detections are chosen.
+
+    Attributes:
+        bbox_reg_weights: Factors that the box deltas were encoded with.
+        score_threshold: A detection needs a score above it, also after a decay of soft-NMS.
+        topk_candidates: Best boxes of an image, over all classes, that go into the NMS.
+        nms_type: ``hard`` drops a box that overlaps a better one of its class; ``soft_linear``
+            multiplies its score by 1 - IoU; ``soft_gaussian`` by exp(-IoU² / sigma), at any IoU.
+        nms_threshold: IoU above which ``hard`` and ``soft_linear`` do so.
+        soft_nms_sigma: Of ``soft_gaussian``.
+        detections_per_image: Most that an image gets.
+
+    Raises:
+        ConfigError: If ``soft_nms_sigma`` is not above 0.
+    """
+
+    bbox_reg_weights: tuple[float, float, float, float]
+    score_threshold: float
+    topk_candidates: int
+    nms_type: Literal["hard", "soft_linear", "soft_gaussian"]
+    nms_threshold: float
+    soft_nms_sigma: float
+    detections_per_image: int
+
+    def __post_init__(self) -> None:
+        if self.soft_nms_sigma <= 0:
+            raise ConfigError(
+                f"MODEL.SSD.SOFT_NMS_SIGMA is {self.soft_nms_sigma}, and must be above 0"
+            )
+
+
+@torch.no_grad()
+def detect(
+    cls_logits: Tensor,
+    box_deltas: Tensor,
+    anchors: Tensor,
+    image_size: tuple[int, int],
+    options: DetectionOptions,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Find the detections of one image.
+
+    Of equal scores the first anchor comes first, then the first class. What is not finite gives
+    no detection.
+
+    Args:
+        cls_logits: (A, K + 1) float32, background last.
+        box_deltas: (A, 4) float32.
+        anchors: (A, 4) XYXY, px of the network input.
+        image_size: (height, width) px of the image without padding.
+        options: How detections are chosen.
+
+    Returns:
+        Boxes (D, 4) XYXY in px of the network input, clipped to the image; scores (D,); classes
+        (D,) int64; best first. D may be 0.
+    """
+    scores, indices = _best_scores(cls_logits, options)
+    num_classes = cls_logits.shape[1] - 1
+    rows, classes = indices // num_classes, indices % num_classes
+    boxes = decode(box_deltas[rows], anchors[rows], options.bbox_reg_weights)
+    boxes = clip_boxes_to_image(boxes, image_size)
+    has_area = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
+    boxes, scores, classes = boxes[has_area], scores[has_area], classes[has_area]
+    suppress = hard_nms if options.nms_type == "hard" else soft_nms
+    keep, scores = suppress(boxes, scores, classes, options)
+    return boxes[keep], scores, classes[keep]
+
+
+def hard_nms(
+    boxes: Tensor, scores: Tensor, classes: Tensor, options: DetectionOptions
+) -> tuple[Tensor, Tensor]:
+    """Drop the boxes that overlap a better one of their class; see ``soft_nms``."""
+    keep = batched_nms(boxes, scores, classes, options.nms_threshold)
+    # The candidates come in order; that of the NMS is not stable where scores tie.
+    keep = keep.sort().values[: options.detections_per_image]
+    return keep, scores[keep]
+
+
+def soft_nms(
+    boxes: Tensor, scores: Tensor, classes: Tensor, options: DetectionOptions
+) -> tuple[Tensor, Tensor]:
+    """Let a box lower the scores of those of its class that overlap it, the best box first.
+
+    Args:
+        boxes: (D, 4) XYXY, best first.
+        scores: (D,).
+        classes: (D,) int64.
+        options: How; ``nms_type`` is one of the soft ones.
+
+    Returns:
+        Indices of the boxes that stay, the best lowered score first, and those scores. The first
+        box wins where scores tie.
+
+    Source: Bodla et al., Soft-NMS, ICCV 2017, section 3; as in the authors' code, an overlap of
+    exactly the threshold lowers nothing, and boxes go once their score is too low.
+    """
+    factors = _decay_factors(boxes, classes, options)
+    remaining = scores.clone()
+    kept, kept_scores = [], []
+    # A score only falls, so that the boxes come out in the order of their final scores.
+    for _ in range(min(len(scores), options.detections_per_image)):
+        score, index = remaining.max(dim=0)
+        kept.append(index)
+        kept_scores.append(score)
+        remaining = remaining * factors[index]
+        remaining[index] = -1
+    if not kept:
+        return classes.new_zeros(0), scores
+    final_scores = torch.stack(kept_scores)
+    is_kept = final_scores > options.score_threshold
+    return torch.stack(kept)[is_kept], final_scores[is_kept]
+
+
+def _best_scores(cls_logits: Tensor, options: DetectionOptions) -> tuple[Tensor, Tensor]:
+    """Return the best scores in order, and their indices into the flattened (A, K)."""
+    scores = cls_logits.softmax(dim=1)[:, :-1].flatten()
+    indices = (scores > options.score_threshold).nonzero().squeeze(1)
+    best = scores[indices].sort(descending=True, stable=True)
+    chosen = slice(options.topk_candidates)
+    return best.values[chosen], indices[best.indices[chosen]]
+
+
+def _decay_factors(boxes: Tensor, classes: Tensor, options: DetectionOptions) -> Tensor:
+    """Return (D, D): what the row's box multiplies the score of the column's box by."""
+    iou = box_iou(boxes, boxes)
+    if options.nms_type == "soft_gaussian":
+        factors = (-iou.square() / options.soft_nms_sigma).exp()
+    else:
+        factors = (1 - iou).where(iou > options.nms_threshold, 1.0)
+    return factors.where(classes[:, None] == classes, 1.0)
