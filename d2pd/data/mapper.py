@@ -10,7 +10,7 @@ from torchvision.transforms import v2
 from d2pd.data.images import image_paths, read_pictures, stack_pictures
 from d2pd.data.modality import Channels
 from d2pd.data.sampler import sample_seed
-from d2pd.data.targets import make_targets
+from d2pd.data.targets import is_region, make_targets
 from d2pd.errors import AnnotationError
 
 
@@ -39,17 +39,20 @@ class Mapper:
         is_train: bool,
         seed: int,
         min_box_size: float | None = 1.0,
+        min_visible: float | None = None,
     ) -> None:
         """Set up the mapper.
 
         Args:
             channels: Which cameras a sample is of, and how many channels of each.
             image_format: Order of the visible channels: ``BGR`` or ``RGB``.
-            transforms: Applied to ``{"image": tv_tensors.Image, "boxes": BoundingBoxes}``.
+            transforms: Applied to ``{"image": tv_tensors.Image, "boxes": BoundingBoxes,
+                "is_region": bool tensor}``; boxes go in and come out unclipped, all of them.
             is_train: Whether samples carry their targets.
             seed: Not negative; with k it seeds torch's generator during ``transforms``.
             min_box_size: Boxes narrower or lower than this after augmentation are dropped, px;
                 None keeps all, those without area too, for those who look for faults.
+            min_visible: See ``make_targets``; ``augmentation.least_visible_share`` gives it.
         """
         self.channels = channels
         self.image_format = image_format
@@ -57,6 +60,7 @@ class Mapper:
         self.is_train = is_train
         self.seed = seed
         self.min_box_size = min_box_size
+        self.min_visible = min_visible
 
     def __call__(self, record: Mapping[str, Any], k: int) -> dict[str, Any]:
         """Make sample number k from a record, which stays as it is.
@@ -85,7 +89,7 @@ class Mapper:
         if len(paths) > 1:
             sample["lwir_file_name"] = paths[1]
         if self.is_train:
-            sample |= make_targets(image, boxes, annotations, self.min_box_size)
+            sample |= make_targets(image, boxes, annotations, self.min_box_size, self.min_visible)
         return sample
 
     def _augment(
@@ -98,10 +102,12 @@ class Mapper:
             torch.tensor(rows, dtype=torch.float32).reshape(-1, 4),
             format="XYXY",
             canvas_size=tuple(pixels.shape[1:]),
+            clamping_mode=None,  # targets are judged by where their boxes went, then clipped
         )
+        flags = torch.tensor([is_region(a) for a in annotations], dtype=torch.bool)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(sample_seed(self.seed, k))
-            out = self.transforms({"image": image, "boxes": boxes})
+            out = self.transforms({"image": image, "boxes": boxes, "is_region": flags})
         plain_image = out["image"].as_subclass(torch.Tensor).contiguous()
         return plain_image, out["boxes"].as_subclass(torch.Tensor)
 

@@ -65,7 +65,7 @@ def records(drawn_root):
 def unfiltered(monkeypatch):
     """Let boxes reach the model as the transforms leave them."""
 
-    def make_targets(image, boxes, annotations, min_box_size):
+    def make_targets(image, boxes, annotations, *rules):
         instances = Instances(tuple(image.shape[-2:]))
         is_region = torch.tensor([bool(a.get("ignore", 0)) for a in annotations], dtype=torch.bool)
         instances.gt_boxes = Boxes(boxes[~is_region])
