@@ -2,7 +2,6 @@
 
 import logging
 import os
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,16 +11,10 @@ from d2pd.d2 import CfgNode, DatasetCatalog, MetadataCatalog
 from d2pd.data.annotations.labels import PathLike, Record
 from d2pd.data.cleaning import CleaningReport, clean_records
 from d2pd.data.dataset_source import FORMATS, KAIST_CLASSES, DatasetSource
-from d2pd.data.drawn_on_first_use import DrawingSize, drawing_conflict
-from d2pd.errors import ConfigError, UserError
+from d2pd.data.drawn_on_first_use import DrawingSize
+from d2pd.errors import ConfigError
 
 logger = logging.getLogger(__name__)
-
-CURES = {
-    "kaist": "download KAIST (README), or draw stand-ins: python -m d2pd synth --output {folder}",
-    "coco": "correct DATASETS.REGISTER.{name}.{key}, or set D2PD_DATASETS or DATASETS.ROOT",
-    "csv": "correct DATASETS.REGISTER.{name}.{key}, or set D2PD_DATASETS or DATASETS.ROOT",
-}
 
 
 class RegisteredDataset:
@@ -152,68 +145,6 @@ def register_from_config(cfg: CfgNode) -> None:
 def dataset_root(cfg: CfgNode) -> Path:
     """Give the folder that relative paths of datasets start from."""
     return Path(cfg.DATASETS.ROOT or os.environ.get("D2PD_DATASETS") or "datasets").expanduser()
-
-
-def missing_files(cfg: CfgNode, names: Sequence[str]) -> list[str]:
-    """List what datasets need and do not find, a line with the cure each; nothing is loaded.
-
-    Args:
-        cfg: For the dataset root.
-        names: Names of datasets; those that d2pd did not register are passed over.
-    """
-    wanted: dict[tuple[str, Path], list[str]] = defaultdict(list)
-    problems: list[str] = []
-    for name in names:
-        source = MetadataCatalog.get(name).get("source") if name in DatasetCatalog else None
-        if source is None:
-            continue
-        if source.drawing is not None:
-            problems += filter(None, [drawing_conflict(source.annotations, source.drawing)])
-            continue
-        for key, path in _missing_paths(source):
-            wanted[key, path].append(name)
-    for (key, path), users in wanted.items():
-        source = MetadataCatalog.get(users[0]).source
-        cure = CURES[source.format].format(name=users[0], key=key, folder=source.annotations.parent)
-        what = "folder" if key == "IMAGES" else "file"
-        problems.append(
-            f"no {what} {path} ({key} of {', '.join(users)}; dataset root: {dataset_root(cfg)}): "
-            f"{cure}"
-        )
-    return list(dict.fromkeys(problems))
-
-
-def unreadable_labels(names: Sequence[str]) -> list[str]:
-    """Load datasets and list what is wrong with them: labels, classes, images that are missing.
-
-    A fault in the test labels is to be heard of before the training, not at its first evaluation.
-
-    Args:
-        names: Names of datasets; those that d2pd did not register, or that are still to be drawn,
-            are passed over.
-    """
-    problems: list[str] = []
-    for name in names:
-        source = MetadataCatalog.get(name).get("source") if name in DatasetCatalog else None
-        if source is None or source.drawing is not None:
-            continue
-        try:
-            records, _ = RegisteredDataset(name, source).read()
-        except UserError as error:
-            problems.append(str(error))
-        else:
-            if not records:
-                problems.append(f"{source.annotations}: not a single image in it ({name})")
-    return list(dict.fromkeys(problems))
-
-
-def _missing_paths(source: DatasetSource) -> list[tuple[str, Path]]:
-    image_list = source.options.get("image_list")
-    files = {"ANNOTATIONS": source.annotations, "IMAGE_LIST": image_list}
-    missing = [(key, path) for key, path in files.items() if path and not path.is_file()]
-    if not source.images.is_dir():
-        missing.append(("IMAGES", source.images))
-    return missing
 
 
 def _source_of_entry(name: str, entry: Mapping[str, Any], cfg: CfgNode) -> DatasetSource:

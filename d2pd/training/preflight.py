@@ -13,7 +13,7 @@ import torch
 from d2pd.config_keys import REGISTER_DEFAULTS
 from d2pd.d2 import CfgNode, DatasetCatalog, MetadataCatalog, build_model
 from d2pd.data.augmentation import build_augmentation
-from d2pd.data.registration import missing_files, unreadable_labels
+from d2pd.data.dataset_checks import PHOTO_FORMATS, missing_files, unreadable_labels
 from d2pd.errors import ConfigError, DeviceError, MissingFileError, UserError
 from d2pd.evaluation.build import miss_rate_protocol
 from d2pd.training.checkpoints.checkpoint_choice import Choice, choose_checkpoint
@@ -27,10 +27,6 @@ from d2pd.training.run_folder import held_run, is_of_run
 from d2pd.training.step import check_step
 from d2pd.training.weights.matching import WeightsFile, match_weights, read_weights, resolve_weights
 from d2pd.training.writers.wandb import check_wandb
-
-PHOTO_FORMATS = ("csv", "coco")
-"""Formats whose images are files of one kind, whatever the camera."""
-
 
 LOG_FILES = (".txt", ".log")
 """What Detectron2 takes a place to log to for a file by."""
@@ -171,7 +167,8 @@ def check_datasets(cfg: CfgNode, names: Sequence[str], key: str = "DATASETS.TRAI
     Raises:
         ConfigError: If there is no name, the classes are not those of the model, or a dataset does
             not have the images that ``INPUT.MODALITY`` asks for.
-        MissingFileError: Naming every dataset and file that is missing, a line each.
+        MissingFileError: Naming every dataset and file that is missing, a line each, and the
+            frames that lack a camera.
     """
     if not names:
         raise ConfigError(
@@ -184,15 +181,16 @@ def check_datasets(cfg: CfgNode, names: Sequence[str], key: str = "DATASETS.TRAI
         if name not in DatasetCatalog
     ]
     problems += missing_files(cfg, list(dict.fromkeys(names)))
-    problems = problems or unreadable_labels(names)
+    problems = problems or unreadable_labels(names, cfg.INPUT.MODALITY)
     if problems:
         raise MissingFileError("\n".join(problems))
     check_classes(cfg, names)
     photos = [n for n in names if MetadataCatalog.get(n).get("annotations_format") in PHOTO_FORMATS]
-    if photos and cfg.INPUT.MODALITY == "lwir":
+    if photos and cfg.INPUT.MODALITY != "visible":
         raise ConfigError(
-            f"INPUT.MODALITY is lwir, but {', '.join(dict.fromkeys(photos))} has no lwir folders "
-            "beside its visible ones, as FORMAT kaist has; set INPUT.MODALITY visible"
+            f"INPUT.MODALITY is {cfg.INPUT.MODALITY}, but {', '.join(dict.fromkeys(photos))} has "
+            "no lwir folders beside its visible ones, as FORMAT kaist has; set INPUT.MODALITY "
+            "visible"
         )
 
 

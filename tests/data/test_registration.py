@@ -7,15 +7,14 @@ from PIL import Image
 from d2pd.config import load_config
 from d2pd.config_keys import default_config
 from d2pd.d2 import DatasetCatalog, MetadataCatalog
+from d2pd.data.dataset_checks import missing_files, unreadable_labels
 from d2pd.data.records import load_records
 from d2pd.data.registration import (
     dataset_root,
-    missing_files,
     register_coco,
     register_csv,
     register_from_config,
     register_kaist,
-    unreadable_labels,
 )
 from d2pd.errors import AnnotationError, ConfigError, MissingFileError
 
@@ -259,7 +258,8 @@ def test_faults_of_all_labels_are_listed_together(root):
     register_csv("d2pd_good", root / "labels.csv", root)
     register_csv("d2pd_id", root / "labels.csv", root, class_names=["dog"])
     register_csv("d2pd_image", root / "labels.csv", root / "images", class_names=["dog", "cat"])
-    assert unreadable_labels(["d2pd_good", "d2pd_id", "d2pd_image", "d2pd_id", "unknown"]) == [
+    names = ["d2pd_good", "d2pd_id", "d2pd_image", "d2pd_id", "unknown"]
+    assert unreadable_labels(names, "visible") == [
         f"{root}/labels.csv, line 2: class 'cat' is not one of dog; mend the line or add it to "
         "CLASSES",
         f"2 of 2 images of {root}/labels.csv are not under {root}/images: a.png, b.png; correct "

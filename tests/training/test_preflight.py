@@ -284,9 +284,14 @@ def test_test_time_size_is_checked_before_training(make_cfg):
     assert "lengths must be one or more sizes in pixels, got (-3,)" in lines[0]
 
 
-def test_thermal_images_are_not_looked_for_among_photos(make_cfg):
-    _, lines = problems_of(make_cfg("INPUT.MODALITY", "lwir"))
-    assert "INPUT.MODALITY is lwir, but preflight has no lwir folders" in lines[0]
+@pytest.mark.parametrize(("modality", "channels"), [("lwir", 1), ("lwir", 3), ("both", 6)])
+def test_thermal_images_are_not_looked_for_among_photos(make_cfg, modality, channels):
+    values = str([100.0] * channels)
+    cfg = make_cfg(
+        *("INPUT.MODALITY", modality, "MODEL.PIXEL_MEAN", values, "MODEL.PIXEL_STD", values)
+    )
+    _, lines = problems_of(cfg)
+    assert f"INPUT.MODALITY is {modality}, but preflight has no lwir folders" in lines[0]
 
 
 def test_resume_where_there_is_nothing_is_an_error_and_not_a_start(make_cfg, tmp_path):
