@@ -39,7 +39,7 @@ def multibox_loss(
     matched_classes: Tensor,
     target_deltas: Tensor,
     *,
-    num_positives: float,
+    num_positives: float | Tensor,
     negative_ratio: float,
     smooth_l1_beta: float,
 ) -> tuple[Tensor, Tensor]:

@@ -105,8 +105,8 @@ def soft_nms(
         Indices of the boxes that stay, the best lowered score first, and those scores. The first
         box wins where scores tie.
 
-    Source: Bodla et al., Soft-NMS, ICCV 2017, section 3; as in the authors' code, an overlap of
-    exactly the threshold lowers nothing, and boxes go once their score is too low.
+    Source: Bodla et al., Soft-NMS, ICCV 2017. An overlap of exactly the threshold lowers nothing,
+    as it drops nothing in ``hard_nms``.
     """
     factors = _decay_factors(boxes, classes, options)
     remaining = scores.clone()

@@ -178,7 +178,7 @@ def segmentation_losses(
         total. A map whose cells are all ignored gives exactly 0, and still a graph.
 
     Source: Brazil et al., Illuminating Pedestrians via Simultaneous Detection & Segmentation,
-    ICCV 2017, section 3.1.
+    ICCV 2017.
     """
     losses = {name: _map_loss(logits[name], masks[name], pixel_reduction) for name in logits}
     total = torch.stack([loss * weights[name] for name, loss in losses.items()]).sum()
