@@ -1,7 +1,7 @@
 """Segmentation infusion: masks painted from boxes on the grid of a map, and their loss."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -45,20 +45,17 @@ def paint_mask(
         (rows, columns) int64: 1 where a label is painted; else ``IGNORE_INDEX`` in regions to
         ignore, in labels to ignore and where the cell's centre lies beyond the image; else 0.
     """
-    rows, columns = (
+    y, x = (
         centres(cells, side).to(boxes) for cells, side in zip(map_size, batch_size, strict=True)
     )
-    covered = _covered_cells(boxes, rows, columns)
-    is_other = ~is_detected[:, None, None]
+    labels, regions = _Cover.of(boxes, y, x), _Cover.of(ignore_boxes, y, x)
     mask = torch.zeros(map_size, dtype=torch.int64, device=boxes.device)
-    mask[rows >= image_size[0]] = IGNORE_INDEX
-    mask[:, columns >= image_size[1]] = IGNORE_INDEX
-    mask[_covered_cells(ignore_boxes, rows, columns).any(dim=0)] = IGNORE_INDEX
+    mask[y >= image_size[0]] = IGNORE_INDEX
+    mask[:, x >= image_size[1]] = IGNORE_INDEX
+    mask[regions.union()] = IGNORE_INDEX
     if other_sizes == "ignore":
-        mask[(covered & is_other).any(dim=0)] = IGNORE_INDEX
-    if other_sizes != "paint":
-        covered = covered & ~is_other
-    mask[covered.any(dim=0)] = 1
+        mask[labels.union(~is_detected)] = IGNORE_INDEX
+    mask[labels.union(None if other_sizes == "paint" else is_detected)] = 1
     return mask
 
 
@@ -197,11 +194,22 @@ def _map_loss(logits: Tensor, mask: Tensor, pixel_reduction: Reduction) -> Tenso
     return loss / (mask != IGNORE_INDEX).sum().clamp(min=1)
 
 
-def _covered_cells(boxes: Tensor, y: Tensor, x: Tensor) -> Tensor:
-    """Return (G, rows, columns) bool, True where a box covers the cell whose centre is (x, y)."""
-    rows = _covered_stretch(boxes[:, 1::2], y)
-    columns = _covered_stretch(boxes[:, 0::2], x)
-    return rows[:, :, None] & columns[:, None, :]
+class _Cover(NamedTuple):
+    """The (G, rows) and (G, columns) that boxes cover, bool."""
+
+    rows: Tensor
+    columns: Tensor
+
+    @classmethod
+    def of(cls, boxes: Tensor, y: Tensor, x: Tensor) -> "_Cover":
+        """Find what (G, 4) boxes cover of the cells whose centres lie at y and x."""
+        return cls(_covered_stretch(boxes[:, 1::2], y), _covered_stretch(boxes[:, 0::2], x))
+
+    def union(self, is_used: Tensor | None = None) -> Tensor:
+        """Return (rows, columns) bool, True where any box, of (G,) used ones, covers the cell."""
+        rows = self.rows if is_used is None else self.rows & is_used[:, None]
+        # The product counts the boxes of each cell, which is quicker than any() over all pairs.
+        return (rows.t().float() @ self.columns.float()) > 0
 
 
 def _covered_stretch(ends: Tensor, points: Tensor) -> Tensor:
