@@ -112,9 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     show = commands.add_parser(
         "show", help="draw the first training samples as the model gets them"
     )
-    show.add_argument("--config-file", required=True, metavar="FILE")
-    show.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE overrides")
-    show.set_defaults(run=_show)
+    _add_show(show)
 
     report = commands.add_parser(
         "report",
@@ -135,6 +133,14 @@ def _parser() -> argparse.ArgumentParser:
         "bootstrap intervals: KAIST's subsets, or those of a configuration.",
     )
     _add_evaluate(evaluate)
+
+    ablate = commands.add_parser(
+        "ablate",
+        help="train a list of configurations in turn, one table of them all",
+        description="Train each configuration with each seed in turn, in DIR/NAME/seed_N. The same "
+        "command again goes on where it was stopped and leaves alone what is finished.",
+    )
+    _add_ablate(ablate)
     return parser
 
 
@@ -146,6 +152,17 @@ def _add_synth(synth: argparse.ArgumentParser) -> None:
     synth.add_argument("--boxes", type=Path, help="KAIST JSON: draw onto these labels, as they are")
     synth.add_argument("--faults", action="store_true", help="plant boxes without area or outside")
     synth.set_defaults(run=_synth)
+
+
+def _add_show(show: argparse.ArgumentParser) -> None:
+    show.add_argument("--config-file", required=True, metavar="FILE")
+    show.add_argument(
+        "--anchors",
+        action="store_true",
+        help="instead: how well SSDSeg's anchors fit the training labels, as table and picture",
+    )
+    show.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE overrides")
+    show.set_defaults(run=_show)
 
 
 def _add_report(report: argparse.ArgumentParser) -> None:
@@ -207,6 +224,20 @@ def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
     evaluate.set_defaults(run=_evaluate)
 
 
+def _add_ablate(ablate: argparse.ArgumentParser) -> None:
+    ablate.add_argument("--config-files", type=Path, nargs="+", required=True, metavar="FILE")
+    ablate.add_argument("--seeds", type=_count, nargs="+", metavar="N", help="(the configs' SEED)")
+    ablate.add_argument(
+        "--overrides", type=Path, metavar="FILE", help="YAML keys over every configuration"
+    )
+    ablate.add_argument("--table", action="store_true", help="run nothing, show what is there")
+    ablate.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="for the runs and the table"
+    )
+    ablate.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE over all of these")
+    ablate.set_defaults(run=_ablate)
+
+
 def _doctor(args: argparse.Namespace) -> int:
     from d2pd import doctor
 
@@ -237,6 +268,11 @@ def _show(args: argparse.Namespace) -> int:
 
     cfg = load_config(args.config_file, args.opts)
     register_from_config(cfg)
+    if args.anchors:
+        from d2pd.reporting.anchor_fit_command import show_anchor_fit
+
+        print(show_anchor_fit(cfg))
+        return 0
     check_datasets(cfg, cfg.DATASETS.TRAIN)
     print(write_train_batch(cfg, build_train_dataset(cfg), Path(cfg.OUTPUT_DIR)))
     return 0
@@ -264,5 +300,11 @@ def _diagnose(args: argparse.Namespace) -> int:
 
 def _evaluate(args: argparse.Namespace) -> int:
     from d2pd.evaluation.evaluate_command import main as run
+
+    return run(args)
+
+
+def _ablate(args: argparse.Namespace) -> int:
+    from d2pd.training.ablation.command import main as run
 
     return run(args)

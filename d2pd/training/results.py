@@ -31,11 +31,11 @@ def write_results(folder: str | Path, iteration: int, results: Mapping[str, Any]
     return path
 
 
-def read_results(folder: str | Path, iteration: int) -> dict[str, Any] | None:
-    """Return the results that a run left after this iteration; None where it left none."""
+def read_results(folder: str | Path, iteration: int | None = None) -> dict[str, Any] | None:
+    """Return the results that a run left after this iteration, or any; None where it left none."""
     try:
         content = json.loads((Path(folder) / NAME).read_text(encoding="utf-8"))
-        is_of_this = content["iteration"] == iteration
+        is_of_this = iteration in (None, content["iteration"])
         return _numbers(content["results"]) if is_of_this else None
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None

@@ -1,0 +1,138 @@
+"""What is to be run: each configuration with each seed, in a folder of its own."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from d2pd.config import load_config
+from d2pd.config_keys import default_config
+from d2pd.config_words import check_words, flatten, one_line
+from d2pd.d2 import CfgNode
+from d2pd.errors import ConfigError, MissingFileError
+from d2pd.json_file import strict
+
+OWN_KEYS = {"OUTPUT_DIR": "--output", "SEED": "--seeds"}
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One training and its evaluation.
+
+    Attributes:
+        name: Of the configuration: its file's, without the suffix.
+        seed: Its ``SEED``.
+        folder: Its ``OUTPUT_DIR``.
+        config_file: As given.
+        opts: ``KEY VALUE KEY VALUE ...`` on top of the file.
+        config: key -> value of the whole configuration, as JSON holds it.
+    """
+
+    name: str
+    seed: int
+    folder: Path
+    config_file: Path
+    opts: tuple[str, ...]
+    config: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        return f"{self.name}, seed {self.seed}"
+
+
+def plan_runs(
+    config_files: Sequence[Path],
+    seeds: Sequence[int],
+    opts: Sequence[str],
+    output: Path,
+) -> list[PlannedRun]:
+    """Load every configuration, so that a mistake in the last one is heard of before the first run.
+
+    Args:
+        config_files: Named differently, since the folders are named by them.
+        seeds: Of each configuration; none for the ``SEED`` that it has.
+        opts: ``KEY VALUE KEY VALUE ...`` on top of every configuration.
+        output: The folders ``NAME/seed_N`` are made here.
+
+    Returns:
+        The runs, all seeds of a configuration one after the other.
+
+    Raises:
+        MissingFileError: If a file is not there.
+        ConfigError: If a file or an override cannot be used; the message names it.
+    """
+    _check_names(config_files)
+    check_words(opts)
+    for key, flag in OWN_KEYS.items():
+        if key in opts[::2]:
+            raise ConfigError(f"{key} differs from run to run: give {flag} instead")
+    return [run for file in config_files for run in _runs_of(file, seeds, opts, output)]
+
+
+@cache
+def plain_defaults() -> Mapping[str, Any]:
+    """Return key -> default of every key, as JSON holds it."""
+    return _plain(default_config())
+
+
+def overrides_of_file(path: Path) -> list[str]:
+    """Return what a YAML file says as ``KEY VALUE KEY VALUE ...``.
+
+    Args:
+        path: Of keys and values as a configuration has them; without ``_BASE_``.
+
+    Raises:
+        MissingFileError: If it is not there.
+        ConfigError: If it holds something else.
+    """
+    if not path.is_file():
+        raise MissingFileError(f"no file {path} (--overrides, looked from {Path.cwd()})")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not YAML: {one_line(error)}") from None
+    if not isinstance(content, dict) or "_BASE_" in content:
+        raise ConfigError(
+            f"{path}: --overrides takes keys and values, such as 'SOLVER: {{MAX_ITER: 100}}', and "
+            "no _BASE_: they are laid over every configuration"
+        )
+    return [word for key, value in _leaves(content) for word in (key, repr(value))]
+
+
+def _leaves(content: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in content.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _check_names(config_files: Iterable[Path]) -> None:
+    of_name: dict[str, Path] = {}
+    for file in config_files:
+        if file.stem in of_name:
+            raise ConfigError(
+                f"{of_name[file.stem]} and {file} would both be run in the folder {file.stem}: "
+                "name each file once, and give files of one name different ones"
+            )
+        of_name[file.stem] = file
+
+
+def _runs_of(
+    file: Path, seeds: Sequence[int], opts: Sequence[str], output: Path
+) -> Iterator[PlannedRun]:
+    cfg = load_config(file, opts)
+    for seed in dict.fromkeys(seeds or [cfg.SEED]):
+        place = Path(file.stem) / f"seed_{seed}"
+        own = ["SEED", str(seed), "OUTPUT_DIR", str(output / place)]
+        if cfg.CHECKPOINT.MIRROR_DIR:
+            own += ["CHECKPOINT.MIRROR_DIR", str(Path(cfg.CHECKPOINT.MIRROR_DIR) / place)]
+        words = (*opts, *own)
+        config = _plain(load_config(file, words))
+        yield PlannedRun(file.stem, seed, output / place, file, words, config)
+
+
+def _plain(cfg: CfgNode) -> dict[str, Any]:
+    return {key: strict(value) for key, value in flatten(cfg)}
