@@ -11,7 +11,7 @@ from pathlib import Path
 from d2pd.errors import MissingFileError, RunInterrupted
 from d2pd.training.ablation.plan import PlannedRun
 from d2pd.training.ablation.record import LOG, RESTART, RESUME, begin_attempt
-from d2pd.training.interruption import Interruption
+from d2pd.training.interruption import Interruption, StopRequest
 
 TRAIN_NET = Path(__file__).resolve().parents[3] / "train_net.py"
 
@@ -39,15 +39,21 @@ def perform(run: PlannedRun, step: str) -> int:
     record, attempt = begin_attempt(run.folder, run.config)
     begin = time.monotonic()
     try:
-        attempt.exit_code = _wait_for([sys.executable, *words, *run.opts], run)
+        code, request = _wait_for([sys.executable, *words, *run.opts], run.folder / LOG)
+        attempt.exit_code = code
     finally:
         attempt.seconds = time.monotonic() - begin
         record.write(run.folder)
-    return attempt.exit_code
+    if request is not None:
+        raise RunInterrupted(
+            f"{request.reason} at {run}: the same command again goes on there", request.exit_code
+        )
+    return code
 
 
-def _wait_for(command: Sequence[str], run: PlannedRun) -> int:
-    with (run.folder / LOG).open("ab") as log, Interruption() as interruption:
+def _wait_for(command: Sequence[str], path: Path) -> tuple[int, StopRequest | None]:
+    """Return the exit code, and what has asked for a stop meanwhile."""
+    with path.open("ab") as log, Interruption() as interruption:
         log.write(f"$ {shlex.join(command)}\n".encode())
         log.flush()
         process = subprocess.Popen(
@@ -56,17 +62,12 @@ def _wait_for(command: Sequence[str], run: PlannedRun) -> int:
         request = None
         while (code := process.poll()) is None:
             if request is None and (request := interruption.request()) is not None:
-                _pass_on(request.exit_code, process)
+                _pass_on(request, process)
             time.sleep(_PAUSE)
-        request = request or interruption.request()
-    if request is not None:
-        raise RunInterrupted(
-            f"{request.reason} at {run}: the same command again goes on there", request.exit_code
-        )
-    return code
+        return code, request or interruption.request()
 
 
-def _pass_on(exit_code: int, process: "subprocess.Popen[bytes]") -> None:
+def _pass_on(request: StopRequest, process: "subprocess.Popen[bytes]") -> None:
     """Ask the run to save and stop; a terminal's Ctrl-C has reached it already."""
-    if exit_code == 128 + signal.SIGTERM:
+    if request.exit_code == 128 + signal.SIGTERM:
         process.terminate()
