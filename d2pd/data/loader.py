@@ -10,7 +10,7 @@ import cv2
 from torch.utils.data import DataLoader, Dataset
 
 from d2pd.d2 import CfgNode, comm
-from d2pd.data.augmentation import build_augmentation
+from d2pd.data.augmentation import build_augmentation, least_visible_share
 from d2pd.data.mapper import Mapper
 from d2pd.data.modality import channels_of
 from d2pd.data.records import Record, load_records, load_train_records
@@ -130,6 +130,7 @@ def build_train_dataset(cfg: CfgNode) -> MappedRecords:
         transforms=build_augmentation(cfg, is_train=True),
         is_train=True,
         seed=cfg.SEED,
+        min_visible=least_visible_share(cfg),
     )
     return MappedRecords(load_train_records(cfg), mapper)
 

@@ -1,5 +1,4 @@
 import importlib.util
-from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -9,14 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torchvision import tv_tensors
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
 
-from d2pd.data.augmentation import (
-    RandomCrop,
-    ResizeShortestEdge,
-    build_augmentation,
-    make_augmentation,
-    resized_shape,
-)
+from d2pd.config_keys import default_config
+from d2pd.d2 import CfgNode
+from d2pd.data.augmentation import build_augmentation, least_visible_share, make_augmentation
+from d2pd.data.augmentation.geometry import RandomCrop, Resize, Rotation
+from d2pd.data.augmentation.photometry import PhotometricDistort
+from d2pd.data.augmentation.sizes import Jittered, ShortestEdge, resized_shape
+from d2pd.data.augmentation.window import IoUCrop, LookThrough, ResizedCrop, ZoomOut
 from d2pd.errors import ConfigError
 
 SIDES = st.integers(1, 2000)
@@ -30,7 +31,9 @@ def sample(height: int, width: int, boxes: list[list[float]] = ()) -> dict[str, 
             torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
             format="XYXY",
             canvas_size=(height, width),
+            clamping_mode=None,
         ),
+        "is_region": torch.zeros(len(boxes), dtype=torch.bool),
     }
 
 
@@ -65,7 +68,7 @@ def test_resized_shape_by_hand(size, length, max_size, expected):
 
 
 def test_boxes_scale_with_the_image():
-    out = ResizeShortestEdge([200], 1000)(sample(100, 150, [[10, 20, 30, 60]]))
+    out = Resize(ShortestEdge([200], 1000))(sample(100, 150, [[10, 20, 30, 60]]))
     assert out["image"].shape == (3, 200, 300)
     assert out["boxes"].canvas_size == (200, 300)
     torch.testing.assert_close(
@@ -75,18 +78,18 @@ def test_boxes_scale_with_the_image():
 
 def test_length_0_leaves_everything_as_it_is():
     given_sample = sample(30, 40, [[1, 2, 3, 4]])
-    out = ResizeShortestEdge([0], 10)(given_sample)
+    out = Resize(ShortestEdge([0], 10))(given_sample)
     assert torch.equal(out["image"], given_sample["image"])
     assert torch.equal(out["boxes"], given_sample["boxes"])
 
 
 def test_range_draws_both_ends_and_nothing_else():
-    resize = ResizeShortestEdge([4, 6], 100, "range")
+    resize = Resize(ShortestEdge([4, 6], 100, "range"))
     assert {resize(sample(10, 10))["image"].shape[1] for _ in range(60)} == {4, 5, 6}
 
 
 def test_choice_draws_every_length_and_nothing_else():
-    resize = ResizeShortestEdge([4, 9], 100, "choice")
+    resize = Resize(ShortestEdge([4, 9], 100, "choice"))
     assert {resize(sample(10, 10))["image"].shape[1] for _ in range(40)} == {4, 9}
 
 
@@ -94,7 +97,7 @@ def test_choice_draws_every_length_and_nothing_else():
 def test_pixels_are_those_of_pillow_within_two_levels(size):
     image = smooth_image(512, 640)
     expected = np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
-    resize = ResizeShortestEdge([min(size)], 2000)
+    resize = Resize(ShortestEdge([min(size)], 2000))
     out = resize({"image": tv_tensors.Image(torch.from_numpy(image).permute(2, 0, 1))})
     got = out["image"].permute(1, 2, 0).numpy()
     assert got.shape == expected.shape
@@ -104,7 +107,7 @@ def test_pixels_are_those_of_pillow_within_two_levels(size):
 
 
 def test_flip_mirrors_boxes_about_the_middle_of_the_image():
-    flip = make_augmentation(lengths=[0], max_size=1, flip="horizontal")
+    flip = make_augmentation(ShortestEdge([0], 1), flip="horizontal")
     given_sample = sample(8, 20, [[2, 1, 5, 7]])
     seen = set()
     for _ in range(30):
@@ -137,8 +140,11 @@ def test_crop_shows_a_part_of_the_image_and_boxes_keep_their_pixels(height, widt
     new_height, new_width = out["image"].shape[-2:]
     assert 1 <= new_height <= height
     assert 1 <= new_width <= width
-    # A box around the whole image is, after the crop, one around the whole crop.
-    assert out["boxes"].tolist() == [[0, 0, new_width, new_height]]
+    # The box around the whole image says where the crop lies in it.
+    x1, y1, x2, y2 = (int(side) for side in out["boxes"][0])
+    assert (x2 - x1, y2 - y1) == (width, height)
+    shown = given_sample["image"][:, -y1 : new_height - y1, -x1 : new_width - x1]
+    assert torch.equal(out["image"], shown)
 
 
 def test_crop_sizes_by_hand():
@@ -149,64 +155,148 @@ def test_crop_sizes_by_hand():
     assert heights == {5, 6, 7, 8, 9, 10}
 
 
-def test_crop_moves_and_clips_boxes():
+def test_crop_moves_boxes_and_clips_none():
     torch.manual_seed(0)
     crop = RandomCrop("absolute", (10, 10))
-    left_edges = set()
-    for _ in range(40):
-        out = crop(sample(10, 20, [[5, 0, 15, 10]]))
-        x1, _, x2, _ = out["boxes"][0].tolist()
-        left = 5 - x1 if x1 > 0 else 15 - x2
-        assert (x1, x2) == (max(0, 5 - left), min(10, 15 - left))
-        left_edges.add(left)
-    assert len(left_edges) > 5
+    rows = {tuple(crop(sample(10, 20, [[5, 0, 15, 10]]))["boxes"][0].tolist()) for _ in range(60)}
+    assert len(rows) > 5
+    assert rows <= {(5 - left, 0, 15 - left, 10) for left in range(11)}
 
 
-def config(**changes: object) -> SimpleNamespace:
-    values = {
-        "MIN_SIZE_TRAIN": (64, 96),
-        "MIN_SIZE_TRAIN_SAMPLING": "choice",
-        "MAX_SIZE_TRAIN": 128,
-        "MIN_SIZE_TEST": 80,
-        "MAX_SIZE_TEST": 100,
-        "RANDOM_FLIP": "horizontal",
-        "CROP": SimpleNamespace(ENABLED=True, TYPE="relative_range", SIZE=[0.5, 0.5]),
-    }
-    return SimpleNamespace(INPUT=SimpleNamespace(**(values | changes)))
+def config(**changes: object) -> CfgNode:
+    cfg = default_config()
+    values = {"MIN_SIZE_TRAIN": (64, 96), "MAX_SIZE_TRAIN": 128}
+    values |= {"MIN_SIZE_TEST": 80, "MAX_SIZE_TEST": 100}
+    for name, value in (values | changes).items():
+        group, _, key = name.rpartition(".")
+        node = cfg.INPUT
+        for part in group.split(".") if group else ():
+            node = node[part]
+        node[key] = value
+    return cfg
+
+
+CROPPED = {"CROP.ENABLED": True, "CROP.TYPE": "relative_range", "CROP.SIZE": [0.5, 0.5]}
 
 
 def test_testing_only_resizes():
-    out = build_augmentation(config(), is_train=False)(sample(40, 50, [[0, 0, 50, 40]]))
+    cfg = config(**CROPPED, **EVERYTHING)
+    out = build_augmentation(cfg, is_train=False)(sample(40, 50, [[0, 0, 50, 40]]))
     assert out["image"].shape == (3, 80, 100)
     assert out["boxes"].tolist() == [[0, 0, 100, 80]]
 
 
 def test_training_crops_first_then_resizes():
-    shapes = {
-        build_augmentation(config(), is_train=True)(sample(40, 50))["image"].shape
-        for _ in range(30)
-    }
+    pipeline = build_augmentation(config(**CROPPED), is_train=True)
+    shapes = {pipeline(sample(40, 50))["image"].shape for _ in range(30)}
     assert len(shapes) > 3
     assert all(min(shape[1:]) in (64, 96) or max(shape[1:]) == 128 for shape in shapes)
+
+
+@pytest.mark.parametrize("is_cropped", [False, True])
+def test_without_keys_below_aug_it_is_detectron2s_pipeline_bit_by_bit(is_cropped):
+    """The same draws, the same torchvision functions, and nothing else."""
+    cfg = config(**(CROPPED if is_cropped else {}))
+    given_sample = sample(90, 120, [[10.3, 20.1, 50.7, 80.2], [0, 0, 120, 90]])
+    for seed in range(12):
+        torch.manual_seed(seed)
+        out = build_augmentation(cfg, is_train=True)(given_sample)
+        torch.manual_seed(seed)
+        image, boxes = given_sample["image"], given_sample["boxes"]
+        if is_cropped:
+            height, width = (
+                int(side * (0.5 + float(torch.rand(())) * 0.5) + 0.5) for side in (90, 120)
+            )
+            top = int(torch.randint(0, 90 - height + 1, ()))
+            left = int(torch.randint(0, 120 - width + 1, ()))
+            image, boxes = (F.crop(x, top, left, height, width) for x in (image, boxes))
+        length = (64, 96)[int(torch.randint(0, 2, ()))]
+        size = list(resized_shape(image.shape[1:], length, 128))
+        image, boxes = (F.resize(x, size, antialias=True) for x in (image, boxes))
+        if float(torch.rand(1)) < 0.5:
+            image, boxes = F.horizontal_flip(image), F.horizontal_flip(boxes)
+        assert torch.equal(out["image"], image)
+        assert torch.equal(out["boxes"], boxes)
+
+
+def test_fixed_size_takes_the_place_of_the_edges_in_training_and_testing():
+    cfg = config(FIXED_SIZE=(30, 70), **CROPPED)
+    for is_train in (True, False):
+        out = build_augmentation(cfg, is_train)(sample(40, 50, [[0, 0, 50, 40]]))
+        assert out["image"].shape == (3, 30, 70)
+
+
+def test_jitter_is_of_training_alone_and_draws_every_size_between():
+    cfg = config(FIXED_SIZE=(100, 200), **{"AUG.SCALE_JITTER": (0.5, 1.5)})
+    pipeline = build_augmentation(cfg, is_train=True)
+    heights = {pipeline(sample(8, 8))["image"].shape[1:] for _ in range(80)}
+    assert min(height for height, _ in heights) < 60
+    assert max(height for height, _ in heights) > 140
+    assert all(abs(width - 2 * height) <= 1 for height, width in heights)
+    assert build_augmentation(cfg, is_train=False)(sample(8, 8))["image"].shape[1:] == (100, 200)
+
+
+EVERYTHING = {
+    "AUG.PHOTOMETRIC": True,
+    "AUG.ZOOM_OUT": 4.0,
+    "AUG.IOU_CROP": True,
+    "AUG.RESIZED_CROP_SCALE": (0.25, 4.0),
+    "AUG.ROTATION": 5.0,
+    "AUG.SCALE_JITTER": (0.8, 1.2),
+}
+
+
+def test_order_is_geometry_then_size_then_flip_then_pixels():
+    steps = build_augmentation(config(**CROPPED, **EVERYTHING), is_train=True).transforms
+    kinds = [RandomCrop, Rotation, LookThrough, v2.RandomHorizontalFlip, PhotometricDistort]
+    assert [type(step) for step in steps] == kinds
+    look = steps[2]
+    assert [type(draw) for draw in look.draws] == [ZoomOut, IoUCrop, ResizedCrop]
+    assert look.sizes == Jittered(ShortestEdge((64, 96), 128, "choice"), 0.8, 1.2)
+    assert look.fill == steps[1].fill == (104, 116, 124)
+
+
+@pytest.mark.parametrize(
+    ("changes", "share"),
+    [
+        ({}, None),
+        (CROPPED, None),
+        ({"AUG.PHOTOMETRIC": True, "AUG.ZOOM_OUT": 3.0, "AUG.SCALE_JITTER": (0.5, 2.0)}, None),
+        ({"AUG.IOU_CROP": True}, 0.25),
+        ({"AUG.RESIZED_CROP_SCALE": (0.5, 2.0), "AUG.MIN_VISIBLE": 0.5}, 0.5),
+        ({"AUG.ROTATION": 3.0}, 0.25),
+    ],
+)
+def test_share_of_a_label_is_asked_for_where_a_transform_moves_boxes_out(changes, share):
+    assert least_visible_share(config(**changes)) == share
 
 
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
         ({"RANDOM_FLIP": "both"}, "flip must be one of horizontal, vertical, none; got 'both'"),
-        ({"MIN_SIZE_TRAIN": ()}, "lengths must be one or more sizes"),
+        ({"MIN_SIZE_TRAIN": ()}, "INPUT.MIN_SIZE_.*lengths must be one or more sizes"),
         (
             {"MIN_SIZE_TRAIN": (9, 5), "MIN_SIZE_TRAIN_SAMPLING": "range"},
             r"range takes two lengths, low and high, got \(9, 5\)",
         ),
+        ({**CROPPED, "CROP.SIZE": [0.5, 3]}, r"CROP cannot be used: .*fractions in \(0, 1\]"),
+        ({**CROPPED, "CROP.TYPE": "round"}, "crop type must be one of relative_range"),
+        ({"FIXED_SIZE": (512,)}, r"INPUT.FIXED_SIZE .*it takes \(height, width\), got \(512,\)"),
+        ({"FIXED_SIZE": (512, 0)}, r"FIXED_SIZE .*in whole pixels, got \(512, 0\)"),
+        ({"FIXED_SIZE": (5.5, 9)}, r"FIXED_SIZE .*in whole pixels, got \(5.5, 9\)"),
+        ({"AUG.SCALE_JITTER": (1.0,)}, r"INPUT.AUG.SCALE_JITTER .*it takes \(low, high\)"),
+        ({"AUG.SCALE_JITTER": (1.2, 0.8)}, r"SCALE_JITTER .*0 < low <= high, got \(1.2, 0.8\)"),
+        ({"AUG.SCALE_JITTER": ("a", "b")}, "INPUT.AUG.SCALE_JITTER cannot be used: "),
+        ({"AUG.ZOOM_OUT": 0.5}, "INPUT.AUG.ZOOM_OUT .*must be a number from 1 on, got 0.5"),
+        ({"AUG.ZOOM_OUT": float("nan")}, "ZOOM_OUT .*must be a number from 1 on, got nan"),
+        ({"AUG.ROTATION": -5.0}, r"INPUT.AUG.ROTATION .*in \[0, 90\] degrees, got -5.0"),
+        ({"AUG.RESIZED_CROP_SCALE": (0.5,)}, "RESIZED_CROP_SCALE .*scale takes two numbers"),
         (
-            {"CROP": SimpleNamespace(ENABLED=True, TYPE="relative", SIZE=[0.5, 3])},
-            r"takes fractions in \(0, 1\]",
+            {"AUG.RESIZED_CROP_SCALE": (0.5, 1), "AUG.RESIZED_CROP_RATIO": (0, 1)},
+            r"RESIZED_CROP_RATIO cannot be used: .*got \(0, 1\)",
         ),
-        (
-            {"CROP": SimpleNamespace(ENABLED=True, TYPE="round", SIZE=[0.5, 3])},
-            "crop type must be one of relative_range",
-        ),
+        ({"AUG.MIN_VISIBLE": 25.0}, r"INPUT.AUG.MIN_VISIBLE is a share .*in \[0, 1\]; got 25.0"),
     ],
 )
 def test_values_that_cannot_be_used_are_config_errors(changes, text):

@@ -9,13 +9,14 @@ import torch
 from torchvision.transforms import v2
 
 from d2pd.data.augmentation import make_augmentation
+from d2pd.data.augmentation.sizes import ShortestEdge
 from d2pd.data.mapper import Mapper
 from d2pd.data.modality import Channels
 from d2pd.errors import AnnotationError, MissingFileError
 
-UNCHANGED = make_augmentation(lengths=[0], max_size=1)
+UNCHANGED = make_augmentation(ShortestEdge([0], 1))
 DRAWN = make_augmentation(
-    lengths=[40, 80], max_size=200, sampling="range", flip="horizontal", crop=("relative", (0.8, 1))
+    ShortestEdge([40, 80], 200, "range"), flip="horizontal", crop=("relative", (0.8, 1))
 )
 
 
@@ -174,7 +175,7 @@ def test_thermal_frame_in_the_place_of_a_visible_one_is_no_pair(record):
 
 
 def test_min_box_size_counts_after_the_resize(record):
-    enlarged = make_augmentation(lengths=[240], max_size=1000)
+    enlarged = make_augmentation(ShortestEdge([240], 1000))
     assert len(mapper(transforms=enlarged)(record, 0)["instances"]) == 3
     assert len(mapper(min_box_size=21)(record, 0)["instances"]) == 1
 
@@ -192,7 +193,7 @@ def test_every_box_stays_where_none_is_too_small(record):
     assert boxes[:3].tolist() == [[5, 5, 5, 9], [80, 5, 80, 9], [3, 3, 3.5, 40]]
     assert boxes[3].isnan().tolist() == [True, False, False, False]
     assert boxes[4].tolist() == bboxes[4]
-    half = make_augmentation(lengths=[30], max_size=100)
+    half = make_augmentation(ShortestEdge([30], 100))
     halved = mapper(min_box_size=None, transforms=half)(record, 0)["instances"].gt_boxes.tensor
     assert torch.equal(halved[:3], boxes[:3] / 2)
 
@@ -263,7 +264,7 @@ def test_test_time_sample_is_detectron2s_within_two_levels(record):
     cfg = get_cfg()
     cfg.INPUT.MIN_SIZE_TEST = 120
     theirs = DatasetMapper(cfg, is_train=False)(copy.deepcopy(record))["image"]
-    resize = make_augmentation(lengths=[120], max_size=1333)
+    resize = make_augmentation(ShortestEdge([120], 1333))
     ours = mapper(transforms=resize, is_train=False)(record, 0)["image"]
     assert ours.shape == theirs.shape
     assert (ours.int() - theirs.int()).abs().max() <= 2

@@ -1,0 +1,133 @@
+"""Resize, crop and rotate an image together with its boxes.
+
+``torchvision.transforms.v2`` on ``tv_tensors``: further transforms of that package fit in between.
+Boxes have ``clamping_mode=None``: they go where their pixels go, over the rim too.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
+
+from d2pd.data.augmentation.sizes import Sizes, draw_integer, draw_number
+
+CROP_TYPES = ("relative_range", "relative", "absolute", "absolute_range")
+
+
+class Resize(v2.Transform):
+    """Scale to the size that a rule gives."""
+
+    def __init__(self, sizes: Sizes) -> None:
+        """Take the rule."""
+        super().__init__()
+        self.sizes = sizes
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draw the new size."""
+        height, width = v2.query_size(flat_inputs)
+        return {"size": self.sizes.draw((height, width))}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Resize an image (bilinear, antialiased) or scale boxes."""
+        return F.resize(inpt, size=list(params["size"]), antialias=True)
+
+
+class RandomCrop(v2.Transform):
+    """Cut out a rectangle at a drawn place."""
+
+    def __init__(self, crop_type: str, crop_size: Sequence[float]) -> None:
+        """Set how large the rectangle is.
+
+        Args:
+            crop_type: ``relative``: (height, width) as fractions of the image;
+                ``relative_range``: fractions drawn between those and 1;
+                ``absolute``: (height, width) in pixels, cut to the image;
+                ``absolute_range``: both sides drawn from (lowest, highest) in pixels.
+            crop_size: Two numbers.
+
+        Raises:
+            ValueError: If the type is unknown or the numbers do not suit it.
+        """
+        super().__init__()
+        if crop_type not in CROP_TYPES:
+            raise ValueError(f"crop type must be one of {', '.join(CROP_TYPES)}; got {crop_type!r}")
+        if len(crop_size) != 2 or min(crop_size) <= 0:
+            raise ValueError(f"crop size must be two positive numbers, got {tuple(crop_size)}")
+        if crop_type.startswith("relative") and max(crop_size) > 1:
+            raise ValueError(f"a {crop_type} crop takes fractions in (0, 1], got {crop_size}")
+        if crop_type == "absolute_range" and crop_size[0] > crop_size[1]:
+            raise ValueError(f"absolute_range takes (lowest, highest), got {tuple(crop_size)}")
+        self.crop_type = crop_type
+        self.crop_size = (crop_size[0], crop_size[1])
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draw the size, where it is not fixed, then the corner."""
+        image_height, image_width = v2.query_size(flat_inputs)
+        height, width = self.draw_size((image_height, image_width))
+        top = draw_integer(0, image_height - height)
+        left = draw_integer(0, image_width - width)
+        return {"top": top, "left": left, "height": height, "width": width}
+
+    def draw_size(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        """Return (height, width) of the crop in pixels, each in [1, side of the image]."""
+        first, second = self.crop_size
+        height, width = image_size
+        if self.crop_type == "absolute":
+            return min(int(first), height), min(int(second), width)
+        if self.crop_type == "absolute_range":
+            low, high = int(first), int(second)
+            drawn = [draw_integer(min(side, low), min(side, high)) for side in image_size]
+            return drawn[0], drawn[1]
+        if self.crop_type == "relative_range":
+            first += float(torch.rand(())) * (1 - first)
+            second += float(torch.rand(())) * (1 - second)
+        return max(1, int(height * first + 0.5)), max(1, int(width * second + 0.5))
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Crop an image, or move boxes into the crop."""
+        return F.crop(inpt, **params)
+
+
+class Rotation(v2.Transform):
+    """Turn about the middle by a drawn angle; the corners that come in are filled.
+
+    A box becomes the upright one around its turned corners.
+    """
+
+    def __init__(self, degrees: float, fill: Sequence[int]) -> None:
+        """Set what is drawn from.
+
+        Args:
+            degrees: The largest angle, to either side.
+            fill: A level for each channel.
+
+        Raises:
+            ValueError: If the angle is outside [0, 90].
+        """
+        super().__init__()
+        if not 0 <= degrees <= 90:
+            raise ValueError(f"the largest angle must be in [0, 90] degrees, got {degrees}")
+        self.degrees = degrees
+        self.fill = tuple(fill)
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """Draw the angle, counter-clockwise."""
+        return {"angle": draw_number(-self.degrees, self.degrees)}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Turn an image (bilinear), or boxes."""
+        if not isinstance(inpt, tv_tensors.Image):
+            return F.rotate(inpt, params["angle"])
+        height, width = inpt.shape[-2:]
+        # OpenCV takes a tenth of the time of F.rotate; its coordinates are those of pixel centres.
+        turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), params["angle"], 1.0)
+        planes = [
+            cv2.warpAffine(plane.numpy(), turn, (width, height), borderValue=level)
+            for plane, level in zip(inpt.as_subclass(torch.Tensor), self.fill, strict=True)
+        ]
+        return tv_tensors.Image(torch.from_numpy(np.stack(planes)))
