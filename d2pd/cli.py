@@ -156,10 +156,17 @@ def _add_synth(synth: argparse.ArgumentParser) -> None:
 
 def _add_show(show: argparse.ArgumentParser) -> None:
     show.add_argument("--config-file", required=True, metavar="FILE")
-    show.add_argument(
+    instead = show.add_mutually_exclusive_group()
+    instead.add_argument(
         "--anchors",
         action="store_true",
         help="instead: how well SSDSeg's anchors fit the training labels, as table and picture",
+    )
+    instead.add_argument(
+        "--heat-maps",
+        action="store_true",
+        help="instead: what the segmentation layers of the run in OUTPUT_DIR, or of MODEL.WEIGHTS, "
+        "see in test images",
     )
     show.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE overrides")
     show.set_defaults(run=_show)
@@ -260,6 +267,10 @@ def _synth(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
+    if args.anchors:
+        return _show_anchors(args)
+    if args.heat_maps:
+        return _show_heat_maps(args)
     from d2pd.config import load_config
     from d2pd.data.loader import build_train_dataset
     from d2pd.data.registration import register_from_config
@@ -268,13 +279,30 @@ def _show(args: argparse.Namespace) -> int:
 
     cfg = load_config(args.config_file, args.opts)
     register_from_config(cfg)
-    if args.anchors:
-        from d2pd.reporting.anchor_fit_command import show_anchor_fit
-
-        print(show_anchor_fit(cfg))
-        return 0
     check_datasets(cfg, cfg.DATASETS.TRAIN)
     print(write_train_batch(cfg, build_train_dataset(cfg), Path(cfg.OUTPUT_DIR)))
+    return 0
+
+
+def _show_anchors(args: argparse.Namespace) -> int:
+    from d2pd.config import load_config
+    from d2pd.data.registration import register_from_config
+    from d2pd.reporting.anchor_fit_command import show_anchor_fit
+
+    cfg = load_config(args.config_file, args.opts)
+    register_from_config(cfg)
+    print(show_anchor_fit(cfg))
+    return 0
+
+
+def _show_heat_maps(args: argparse.Namespace) -> int:
+    from d2pd.config import load_config
+    from d2pd.data.registration import register_from_config
+    from d2pd.inference.heat_maps import write_heat_maps
+
+    cfg = load_config(args.config_file, args.opts)
+    register_from_config(cfg)
+    print(write_heat_maps(cfg, args.opts))
     return 0
 
 

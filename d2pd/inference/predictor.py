@@ -7,17 +7,18 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torchvision import tv_tensors
 
 from d2pd.config import load_config
-from d2pd.d2 import CfgNode, Instances, build_model
+from d2pd.d2 import CfgNode, Instances
 from d2pd.data.augmentation import build_augmentation
-from d2pd.data.images import image_path, read_image
-from d2pd.errors import MissingFileError
+from d2pd.data.images import read_pictures, stack_pictures
+from d2pd.data.modality import Channels, channels_of
+from d2pd.errors import ConfigError, MissingFileError
 from d2pd.evaluation.evaluators import coco_rows
+from d2pd.modeling.build import build_model
 from d2pd.training.checkpoints.checkpointer import Checkpointer
 from d2pd.training.preflight import resolve_device
 
@@ -55,7 +56,10 @@ class Predictor:
     """Detects objects in one image at a time, prepared exactly as in evaluation.
 
     In: (H, W, 3) uint8, channels BGR as OpenCV reads them; a thermal image as three equal
-    channels. Out: ``Instances`` on the CPU, in pixels of the image given, the best score first:
+    channels; for a model of both cameras (H, W, 6), the visible image and behind it the thermal
+    one: ``np.dstack([visible, lwir])``.
+
+    Out: ``Instances`` on the CPU, in pixels of the image given, the best score first:
     ``pred_boxes`` (N, 4) XYXY, ``scores`` (N,) in [0, 1], ``pred_classes`` (N,) in 0..K-1.
 
     Args:
@@ -75,18 +79,48 @@ class Predictor:
         self.model = build_model(self.cfg).eval()
         Checkpointer(self.model).load(self.cfg.MODEL.WEIGHTS)
         self.transforms = build_augmentation(self.cfg, is_train=False)
+        self.channels = channels_of(self.cfg.INPUT.MODALITY, len(self.cfg.MODEL.PIXEL_MEAN))
 
     def __call__(self, image: np.ndarray) -> Instances:
         """Detect objects in an image.
 
         Raises:
-            ValueError: If it is not an (H, W, 3) uint8 array.
+            ValueError: If it is not a uint8 array of the shape that the class names.
         """
-        _check_image(image)
         with torch.no_grad():
             output = self.model([self._sample(image)])[0]
         instances: Instances = output["instances"].to("cpu")
         return instances
+
+    def heat_maps(self, image: np.ndarray) -> dict[str, np.ndarray]:
+        """Return where the segmentation layers of the model see an object.
+
+        Args:
+            image: As for a call.
+
+        Returns:
+            By the names of the maps with such a layer, (rows, columns) float32 in [0, 1], of the
+            whole image.
+
+        Raises:
+            ConfigError: If the model has no segmentation layers.
+            ValueError: As for a call.
+        """
+        if not self.has_heat_maps:
+            raise ConfigError(
+                f"this model ({self.cfg.MODEL.META_ARCHITECTURE}) has no segmentation layers, and "
+                "so no heat maps: train SSDSeg with MODEL.SSD.SEG.MAPS, such as [True, True, "
+                "False, False, False, False]"
+            )
+        model: Any = self.model  # SSDSeg, which has this method
+        (heat,) = model.heat_maps([self._sample(image)])
+        return {name: probability.cpu().numpy() for name, probability in heat.items()}
+
+    @property
+    def has_heat_maps(self) -> bool:
+        """Whether the model has segmentation layers."""
+        model = self.cfg.MODEL
+        return model.META_ARCHITECTURE == "SSDSeg" and any(model.SSD.SEG.MAPS)
 
     def predict_records(self, records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Detect objects in the images of dataset_dicts, of the modality the model is for.
@@ -96,7 +130,8 @@ class Predictor:
 
         Raises:
             MissingFileError: If an image is not there.
-            AnnotationError: If one cannot be decoded, or there is no thermal one.
+            AnnotationError: If one cannot be decoded, a record has none of a camera, or the two
+                of a pair differ in size.
         """
         rows = []
         for record in records:
@@ -104,15 +139,14 @@ class Predictor:
         return rows
 
     def read(self, record: Mapping[str, Any]) -> np.ndarray:
-        """Read the image of a dataset_dict that the model is for: ``INPUT.MODALITY``."""
-        modality = self.cfg.INPUT.MODALITY
-        return read_image(image_path(record, modality), modality)
+        """Read the image of a dataset_dict that the model is for, as a call takes it."""
+        return np.dstack(read_pictures(record, self.cfg.INPUT.MODALITY))
 
     def _sample(self, image: np.ndarray) -> dict[str, Any]:
-        is_rgb = self.cfg.INPUT.FORMAT == "RGB"
-        pixels = cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if is_rgb else image
-        tensor = tv_tensors.Image(torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1))
-        resized = self.transforms(tensor.contiguous()).as_subclass(torch.Tensor)
+        _check_image(image, self.channels)
+        pictures = np.split(image, len(self.channels.of_cameras), axis=2)
+        pixels = stack_pictures(pictures, self.channels, self.cfg.INPUT.FORMAT)
+        resized = self.transforms(tv_tensors.Image(pixels)).as_subclass(torch.Tensor)
         return {"image": resized, "height": image.shape[0], "width": image.shape[1]}
 
     def time(self, images: Sequence[np.ndarray], *, warm_up: int = 3) -> Timing:
@@ -140,11 +174,15 @@ class Predictor:
         return time.perf_counter() - start
 
 
-def _check_image(image: Any) -> None:
+def _check_image(image: Any, channels: Channels) -> None:
+    depth = 3 * len(channels.of_cameras)
+    wanted = f"an image is an (H, W, {depth}) uint8 array"
+    if channels.modality == "both":
+        wanted += ", np.dstack([visible, lwir])"
     if not isinstance(image, np.ndarray):
-        raise ValueError(f"an image is an (H, W, 3) uint8 array, got {type(image).__name__}")
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-        raise ValueError(f"an image is (H, W, 3) uint8, got {image.shape} {image.dtype}")
+        raise ValueError(f"{wanted}; got {type(image).__name__}")
+    if image.ndim != 3 or image.shape[2] != depth or image.dtype != np.uint8 or not image.size:
+        raise ValueError(f"{wanted}; got {image.shape} {image.dtype}")
 
 
 def load_predictor(

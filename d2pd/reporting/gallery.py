@@ -7,8 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from d2pd.data.images import image_path, read_image
+from d2pd.data.images import image_path, image_paths, read_image, read_pictures
+from d2pd.data.modality import CAMERAS
 from d2pd.errors import UserError
+from d2pd.modeling.segmentation import IGNORE_INDEX
+from d2pd.reporting.camera_pictures import sample_tiles, short_path
+from d2pd.reporting.cells import colour_cells
 from d2pd.reporting.sheet import (
     DETECTION,
     FAULT,
@@ -20,7 +24,12 @@ from d2pd.reporting.sheet import (
     draw_sheet,
 )
 
-TILES_OF_A_SHEET = 8
+IMAGES_OF_A_SHEET = 8
+TILES_OF_A_ROW = 4
+
+PAINTED_CELL, IGNORED_CELL = (64, 150, 255), (255, 176, 32)
+MASK_COLOURS = {1: PAINTED_CELL, IGNORE_INDEX: IGNORED_CELL}
+"""Of the values of ``modeling.segmentation.paint_mask``; background keeps the picture's."""
 
 
 def draw_batch(
@@ -28,24 +37,34 @@ def draw_batch(
     class_names: Sequence[str],
     path: str | Path,
     image_format: str = "BGR",
+    masks: Sequence[Mapping[str, np.ndarray]] = (),
 ) -> None:
-    """Draw training samples exactly as the model gets them.
+    """Draw training samples exactly as the model gets them: each camera, and the masks if any.
 
     Args:
         samples: As ``data.mapper.Mapper`` makes them in training.
         class_names: In the order of the class ids.
         path: PNG file to write.
-        image_format: Order of the channels of ``image``: ``BGR`` or ``RGB``.
+        image_format: Order of the visible channels of ``image``: ``BGR`` or ``RGB``.
+        masks: For each sample, (rows, columns) int by the name of its map, which spans the image:
+            what ``modeling.segmentation.paint_mask`` paints. Empty where the model has none.
 
     Raises:
         ValueError: If there is no sample.
     """
-    tiles = [_sample_tile(sample, class_names, image_format) for sample in samples]
+    groups = [_sample_group(sample, class_names, image_format) for sample in samples]
+    for group, painted in zip(groups, masks or [{}] * len(groups), strict=True):
+        group += _mask_tiles(group[0], painted)
     heading = (
         f"What the model gets: augmented, {image_format} (shown in true colours).  Green: "
         f"{_learnt(class_names)}.  Hatched: ignore region, not learnt."
     )
-    draw_sheet(tiles, path, heading=heading, columns=4)
+    if masks:
+        heading += (
+            "  Masks of the segmentation, a cell each: blue painted, amber ignored (no loss), "
+            "dark background."
+        )
+    draw_groups(groups, path, heading)
 
 
 def draw_detections(
@@ -68,24 +87,26 @@ def draw_detections(
         path: PNG file to write.
         score_threshold: Detections under it are left out, 0..1.
         max_images: Number of images at most.
-        modality: ``visible`` or ``lwir``: which image of a pair to draw on.
+        modality: ``visible``, ``lwir`` or ``both``: which image of a pair to draw on.
 
     Raises:
         ValueError: If there is no record.
         MissingFileError: If an image is not there.
+        AnnotationError: If one cannot be decoded, or there is none of a camera.
     """
     found: dict[Any, list[Mapping[str, Any]]] = defaultdict(list)
     for row in predictions:
         if row["score"] >= score_threshold:
             found[row["image_id"]].append(row)
-    tiles = []
-    for record in choose_images(records, set(found), max_images):
-        tiles += _pair_of_tiles(record, found[record["image_id"]], class_names, modality)
+    groups = [
+        detection_group(record, found[record["image_id"]], class_names, modality)
+        for record in choose_images(records, set(found), max_images)
+    ]
     heading = (
         f"Labels (green) beside detections with a score of {score_threshold:g} or more (orange, "
         "labels dashed).  Hatched: ignore region."
     )
-    draw_sheet(tiles, path, heading=heading, columns=4)
+    draw_groups(groups, path, heading)
 
 
 def draw_faults(
@@ -103,8 +124,8 @@ def draw_faults(
         class_names: In the order of the class ids.
         folder: ``<stem>_1.png`` and so on are written here.
         stem: See ``folder``.
-        modality: ``visible`` or ``lwir``: which image of a pair to draw on. Where it cannot be
-            read, an empty one of its size stands in.
+        modality: ``visible``, ``lwir`` or ``both``: which image of a pair to draw on. Where it
+            cannot be read, an empty one of its size stands in.
 
     Returns:
         The files, in the order of the images.
@@ -114,11 +135,11 @@ def draw_faults(
         f"see.  Green: {_learnt(class_names)}.  Hatched: ignore region."
     )
     paths: list[Path] = []
-    for start in range(0, len(faulty), TILES_OF_A_SHEET):
-        of_sheet = faulty[start : start + TILES_OF_A_SHEET]
-        tiles = [_faulty_tile(*one, class_names, modality) for one in of_sheet]
+    for start in range(0, len(faulty), IMAGES_OF_A_SHEET):
+        of_sheet = faulty[start : start + IMAGES_OF_A_SHEET]
+        groups = [_faulty_group(*one, class_names, modality) for one in of_sheet]
         path = folder / f"{stem}_{len(paths) + 1}.png"
-        draw_sheet(tiles, path, heading=heading, columns=4)
+        draw_groups(groups, path, heading)
         paths.append(path)
     return paths
 
@@ -142,29 +163,68 @@ def choose_images(
     return [pool[number * len(pool) // count] for number in range(count)]
 
 
-def _sample_tile(sample: Mapping[str, Any], class_names: Sequence[str], image_format: str) -> Tile:
-    pixels = sample["image"].permute(1, 2, 0).cpu().numpy()
-    if image_format == "BGR":
-        pixels = pixels[:, :, ::-1]
+def draw_groups(groups: Sequence[Sequence[Tile]], path: str | Path, heading: str) -> None:
+    """Draw groups of tiles in rows of about ``TILES_OF_A_ROW`` that divide none.
+
+    Args:
+        groups: As many tiles in each.
+        path: PNG file to write.
+        heading: Above all.
+
+    Raises:
+        ValueError: If there is no group.
+    """
+    size = len(groups[0]) if groups else 1
+    columns = size * max(1, TILES_OF_A_ROW // size)
+    draw_sheet([tile for group in groups for tile in group], path, heading=heading, columns=columns)
+
+
+def _sample_group(
+    sample: Mapping[str, Any], class_names: Sequence[str], image_format: str
+) -> list[Tile]:
     marks = [Mark(bbox, IGNORE) for bbox in sample["ignore_boxes"].tolist()]
     instances = sample["instances"]
     for bbox, category in zip(
         instances.gt_boxes.tensor.tolist(), instances.gt_classes.tolist(), strict=True
     ):
         marks.append(Mark(bbox, LABEL, _name(category, class_names)))
-    size = f"{pixels.shape[1]}×{pixels.shape[0]}"
-    caption = f"k={sample['k']}  {size}  {_short(str(sample['file_name']))}"
-    return Tile(np.ascontiguousarray(pixels), caption, marks)
+    height, width = sample["image"].shape[-2:]
+    caption = f"k={sample['k']}  {width}×{height}  {short_path(str(sample['file_name']))}"
+    return sample_tiles(sample, image_format, caption, marks)
 
 
-def _pair_of_tiles(
+def _mask_tiles(of_sample: Tile, masks: Mapping[str, np.ndarray]) -> list[Tile]:
+    tiles = []
+    for name, mask in masks.items():
+        image = colour_cells(of_sample.image, mask, MASK_COLOURS)
+        scale = image.shape[1] / of_sample.image.shape[1]
+        marks = [Mark([side * scale for side in m.bbox], m.kind) for m in of_sample.marks]
+        rows, columns = mask.shape
+        share = f"{100 * float((mask == 1).mean()):.1f}% painted"
+        tiles.append(Tile(image, f"mask of {name}, {rows}×{columns} cells, {share}", marks))
+    return tiles
+
+
+def detection_group(
     record: Mapping[str, Any],
     found: Sequence[Mapping[str, Any]],
     class_names: Sequence[str],
     modality: str,
 ) -> list[Tile]:
-    path = image_path(record, modality)
-    image = np.ascontiguousarray(read_image(path, modality)[:, :, ::-1])
+    """Return the labels and the detections of an image, on the picture of each camera.
+
+    Args:
+        record: Of the dataset, boxes XYXY.
+        found: COCO results of this image.
+        class_names: In the order of the class ids.
+        modality: ``visible``, ``lwir`` or ``both``.
+
+    Returns:
+        Two tiles for each camera.
+
+    Raises:
+        UserError: If a picture cannot be read.
+    """
     labels = _label_marks(record.get("annotations", []), class_names)
     count = sum(mark.kind == LABEL for mark in labels)
     reminders = [Mark(mark.bbox, REMINDER if mark.kind == LABEL else IGNORE) for mark in labels]
@@ -176,34 +236,42 @@ def _pair_of_tiles(
         )
         for row in sorted(found, key=lambda row: -row["score"])
     ]
-    return [
-        Tile(image, f"{_plural(count, 'label')}  {_short(path)}", labels),
-        Tile(image, _plural(len(found), "detection"), reminders + detections),
-    ]
+    tiles = []
+    for path, picture in zip(
+        image_paths(record, modality), read_pictures(record, modality), strict=True
+    ):
+        image = np.ascontiguousarray(picture[:, :, ::-1])
+        tiles.append(Tile(image, f"{_plural(count, 'label')}  {short_path(path)}", labels))
+        tiles.append(Tile(image, _plural(len(found), "detection"), reminders + detections))
+    return tiles
 
 
-def _faulty_tile(
+def _faulty_group(
     record: Mapping[str, Any],
     caption: str,
     faults: Mapping[int, str],
     class_names: Sequence[str],
     modality: str,
-) -> Tile:
-    try:
-        path = image_path(record, modality)
-        image = np.ascontiguousarray(read_image(path, modality)[:, :, ::-1])
-    except UserError:
-        image = np.full((record["height"], record["width"], 3), 96, np.uint8)
+) -> list[Tile]:
     marks = []
     for position, annotation in enumerate(record["annotations"]):
         if position in faults:
             # Its nearest place in the picture; what is no number has none and goes to a corner.
             bbox = np.nan_to_num(np.asarray(annotation["bbox"], dtype=float))
-            bbox = np.clip(bbox, 0, (image.shape[1], image.shape[0]) * 2)
+            bbox = np.clip(bbox, 0, (record["width"], record["height"]) * 2)
             marks.append(Mark(bbox.tolist(), FAULT, faults[position]))
         else:
             marks += _label_marks([annotation], class_names)
-    return Tile(image, caption, marks)
+    return [Tile(_picture_or_grey(record, camera), caption, marks) for camera in CAMERAS[modality]]
+
+
+def _picture_or_grey(record: Mapping[str, Any], camera: str) -> np.ndarray:
+    """Return (H, W, 3) RGB; a grey picture of the record's size where there is none to read."""
+    try:
+        path = image_path(record, camera)
+        return np.ascontiguousarray(read_image(path, camera)[:, :, ::-1])
+    except UserError:
+        return np.full((record["height"], record["width"], 3), 96, np.uint8)
 
 
 def _label_marks(
@@ -235,8 +303,3 @@ def _xyxy(xywh: Sequence[float]) -> list[float]:
 
 def _plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def _short(file_name: str) -> str:
-    """Keep the last four parts of a path: in KAIST they say set, video, modality and frame."""
-    return "/".join(Path(file_name).parts[-4:])

@@ -2,13 +2,21 @@
 
 import json
 import logging
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from d2pd.d2 import CfgNode, DatasetCatalog, MetadataCatalog
 from d2pd.data.loader import MappedRecords, first_samples
 from d2pd.errors import ConfigError, UserError
+from d2pd.modeling.network import map_sides
+from d2pd.modeling.ssd_parts import (
+    build_anchor_shapes,
+    build_mask_painter,
+    read_extra_layers,
+)
 from d2pd.reporting.curves import draw_curves
 from d2pd.reporting.gallery import draw_batch, draw_detections
 from d2pd.reporting.report.write import write_report
@@ -20,6 +28,8 @@ PREVIEW_SAMPLES = 8
 
 def write_train_batch(cfg: CfgNode, dataset: MappedRecords, folder: Path) -> Path | None:
     """Draw the first samples of the training exactly as the model gets them.
+
+    Where SSDSeg has segmentation layers, the mask of each is drawn too.
 
     Args:
         cfg: Its training datasets registered.
@@ -39,8 +49,42 @@ def write_train_batch(cfg: CfgNode, dataset: MappedRecords, folder: Path) -> Pat
     path = folder / "train_batch.png"
     classes = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).thing_classes
     samples = first_samples(dataset, PREVIEW_SAMPLES)
-    draw = partial(draw_batch, samples, classes, path, image_format=cfg.INPUT.FORMAT)
+
+    def draw() -> None:
+        masks = painted_masks(cfg, samples)
+        draw_batch(samples, classes, path, image_format=cfg.INPUT.FORMAT, masks=masks)
+
     return path if attempt(path.name, draw) else None
+
+
+def painted_masks(
+    cfg: CfgNode, samples: Sequence[Mapping[str, Any]]
+) -> list[dict[str, np.ndarray]]:
+    """Paint the masks that segmentation layers learn from samples, without a batch's padding.
+
+    Args:
+        cfg: Of the model.
+        samples: With labels.
+
+    Returns:
+        For each sample, (rows, columns) of ``modeling.segmentation.paint_mask`` by the name of the
+        map; nothing at all where the model has no such layers.
+
+    Raises:
+        ConfigError: If the keys of the maps do not fit together.
+    """
+    if cfg.MODEL.META_ARCHITECTURE != "SSDSeg" or not any(cfg.MODEL.SSD.SEG.MAPS):
+        return []
+    painter = build_mask_painter(cfg, build_anchor_shapes(cfg))
+    layers = read_extra_layers(cfg)
+    painted = []
+    for sample in samples:
+        size = tuple(sample["image"].shape[-2:])
+        map_sizes = list(zip(*(map_sides(side, layers) for side in size), strict=True))
+        boxes = sample["instances"].gt_boxes.tensor
+        masks = painter.masks(size, size, map_sizes, boxes, sample["ignore_boxes"])
+        painted.append({name: mask.numpy() for name, mask in masks.items()})
+    return painted
 
 
 def write_pictures(cfg: CfgNode) -> dict[str, Path]:

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from d2pd.d2 import Boxes, Instances
-from d2pd.reporting.suspects import MOST_TILES, displayable, draw_suspects
+from d2pd.reporting.camera_pictures import displayable
+from d2pd.reporting.suspects import MOST_TILES, draw_suspects
 from d2pd.training.culprits.sample_faults import find_faults
 
 NAN, INF = float("nan"), float("inf")

@@ -30,7 +30,8 @@ class Gallery:
 
     Attributes:
         records: Of the dataset, in the order of the labels.
-        modality: ``visible`` or ``lwir``: what the model saw.
+        modality: ``visible``, ``lwir`` or ``both``: what the model saw; a card of a pair shows the
+            visible frame.
         prefix: Before the keys of ``frames``, unlike that of any other gallery of the page.
         score_threshold: Detections under it are drawn only where the error is about one.
         trouble: Why there is no picture of any record; empty where there are some.

@@ -24,6 +24,9 @@ from d2pd.reporting.report.training import read_history, training_charts
 
 CONFIG = "config.yaml"
 
+FRAMES = {"lwir": "the thermal frames", "both": "the visible ones of the pairs of frames"}
+"""What is shown of what the model saw, where that is not the visible frames alone."""
+
 
 def gather(output_dir: Path, *, max_pictures: int, quiet: bool = False) -> Content:
     """Gather all that the page of a run shows.
@@ -133,7 +136,7 @@ def _no_predictions(cfg: CfgNode, output_dir: Path, name: str) -> str:
 def _gallery_note(shown: int, total: int, gallery: Gallery) -> str:
     if not total:
         return "Not a single error at this score threshold."
-    frames = "the thermal frames" if gallery.modality == "lwir" else "the frames"
+    frames = FRAMES.get(gallery.modality, "the frames")
     words = (
         f"{shown} of {total:,} errors, the worst of each reason first: false positives by score, "
         f"misses that nothing occludes by height. These are {frames} that the model saw; choose "

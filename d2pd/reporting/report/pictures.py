@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 
 from d2pd.data.images import image_path, read_image
+from d2pd.data.modality import CAMERAS
 
 CONTEXT = 2.6  # side of the part that is shown, in longer sides of the box
 LEAST_SIDE = 96.0  # px of the image file: a smaller part would show no surroundings
@@ -40,7 +41,7 @@ def view_around(
 
 
 def read_picture(record: Mapping[str, Any], modality: str) -> np.ndarray:
-    """Read the frame of a record that the model saw.
+    """Read the frame of a record that the model saw, of a pair the visible one.
 
     Returns:
         (H, W, 3) uint8, channels BGR.
@@ -48,7 +49,8 @@ def read_picture(record: Mapping[str, Any], modality: str) -> np.ndarray:
     Raises:
         UserError: If it is not there or no image.
     """
-    return read_image(image_path(record, modality), modality)
+    camera = CAMERAS[modality][0]
+    return read_image(image_path(record, camera), camera)
 
 
 def crop_uri(image: np.ndarray, view: Sequence[float]) -> str:

@@ -9,6 +9,7 @@ from d2pd.config_keys import default_config
 from d2pd.config_words import flatten
 from d2pd.d2 import CfgNode
 from d2pd.data.cleaning import drop_images_without_objects
+from d2pd.data.modality import CAMERAS
 from d2pd.errors import UserError
 from d2pd.reporting.report.content import DatasetPart, Figure
 from d2pd.reporting.report.stored import read_records
@@ -25,10 +26,7 @@ def facts(cfg: CfgNode, history: History, output_dir: Path) -> list[tuple[str, s
         ("Began from", cfg.MODEL.WEIGHTS or "random weights"),
         ("Training data", train or "none"),
         ("Test data", ", ".join((*cfg.DATASETS.TEST, *cfg.DATASETS.FINAL_TEST)) or "none"),
-        (
-            "Pictures",
-            f"{pictures.MODALITY}, short side {_sides(pictures.MIN_SIZE_TEST)} px in tests",
-        ),
+        ("Pictures", f"{' and '.join(CAMERAS[pictures.MODALITY])}, {_size(pictures)} in tests"),
         ("Optimizer", f"{solver.OPTIMIZER}, rate {solver.BASE_LR:g}, {solver.LR_SCHEDULER_NAME}"),
         ("Length", f"{solver.MAX_ITER:,} iterations of {solver.IMS_PER_BATCH} images"),
         ("Seed", str(cfg.SEED)),
@@ -92,8 +90,14 @@ def _model(cfg: CfgNode) -> str:
     return f"{model}, {backbone}"
 
 
-def _sides(value: Any) -> str:
-    return "as they are:" if value == 0 else str(value)
+def _size(pictures: CfgNode) -> str:
+    """Say what size pictures have in tests."""
+    if pictures.FIXED_SIZE:
+        height, width = pictures.FIXED_SIZE
+        return f"{height} px high and {width} wide"
+    if pictures.MIN_SIZE_TEST == 0:
+        return "of their own size"
+    return f"short side {pictures.MIN_SIZE_TEST} px"
 
 
 def _image_count(cfg: CfgNode, name: str) -> str:

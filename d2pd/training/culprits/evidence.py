@@ -24,7 +24,7 @@ class Evidence:
     Attributes:
         folder: Made when there is something to write.
         class_names: In the order of the class ids.
-        image_format: Order of the channels of images: ``BGR`` or ``RGB``.
+        image_format: Order of the visible channels of images: ``BGR`` or ``RGB``.
         config_text: The configuration as YAML, which the file to run again holds.
     """
 
@@ -130,7 +130,7 @@ def _image(number: int, suspect: Suspect, verdict: Verdict) -> dict[str, Any]:
         "size": list(sample["image"].shape[-2:]),
         "seed": suspect.seed,
         "alone": None if alone is None else asdict(alone),
-    }
+    } | {key: sample[key] for key in ("lwir_file_name",) if key in sample}
 
 
 def _largest_weight(scene: Scene) -> tuple[str, float]:

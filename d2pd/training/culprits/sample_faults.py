@@ -70,7 +70,7 @@ def find_faults(batch: Sequence[Sample], num_classes: int) -> list[Fault]:
     positive, or its log size is minus infinity. A class out of range ends in a device-side assert.
 
     Args:
-        batch: Samples as ``data.mapper.Mapper`` makes them in training: ``image`` (3, h, w),
+        batch: Samples as ``data.mapper.Mapper`` makes them in training: ``image`` (C, h, w),
             ``instances`` with ``gt_boxes`` (XYXY, pixels of ``image``) and ``gt_classes``,
             ``file_name`` and maybe ``row``.
         num_classes: Number of classes, without background.

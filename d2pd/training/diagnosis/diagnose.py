@@ -11,14 +11,15 @@ from tqdm import tqdm
 
 from d2pd import __version__
 from d2pd.config import load_config
-from d2pd.d2 import ENGINE, CfgNode, MetadataCatalog, build_model
+from d2pd.d2 import ENGINE, CfgNode, MetadataCatalog
 from d2pd.data.cleaning import clean_records, drop_images_without_objects
-from d2pd.data.images import image_path
+from d2pd.data.images import image_paths
 from d2pd.data.loader import build_diagnosis_loader
 from d2pd.data.records import load_train_records
 from d2pd.data.registration import register_from_config
 from d2pd.errors import ConfigError, UserError
 from d2pd.json_file import write_json
+from d2pd.modeling.build import build_model
 from d2pd.reporting.gallery import draw_faults
 from d2pd.training.checkpoints.checkpointer import Checkpointer
 from d2pd.training.culprits.replay import replay
@@ -69,7 +70,7 @@ def look(cfg: CfgNode, args: argparse.Namespace) -> Diagnosis:
     """
     check_datasets(cfg, cfg.DATASETS.TRAIN)
     records = load_train_records(cfg, cleaned=False)
-    image_path(records[0], cfg.INPUT.MODALITY)  # what none has is to be said once, not for each
+    image_paths(records[0], cfg.INPUT.MODALITY)  # what none has is to be said once, not for each
     measure = None if args.labels_only else build_measure(cfg)
     items = _items(cfg, records, args.labels_only)
     folder = _make_folder(Path(args.output or Path(cfg.OUTPUT_DIR) / "diagnose"))

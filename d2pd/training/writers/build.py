@@ -4,6 +4,7 @@ from pathlib import Path
 
 from d2pd.config_words import flatten
 from d2pd.d2 import CfgNode, EventWriter
+from d2pd.data.modality import CAMERAS
 from d2pd.errors import UserError
 from d2pd.reporting.run_metrics import best_points, read_metrics
 from d2pd.training.deciding.decisions import validation_dataset, validation_period
@@ -118,11 +119,18 @@ def run_facts(cfg: CfgNode, num_images: int, start_iter: int = 0) -> list[str]:
     precision = solver.AMP.PRECISION if solver.AMP.ENABLED else "fp32"
     return [
         f"{cfg.MODEL.META_ARCHITECTURE} with {cfg.MODEL.BACKBONE.NAME} from {origin}",
-        f"{num_images:,} images ({cfg.INPUT.MODALITY}) of {', '.join(cfg.DATASETS.TRAIN)}",
+        f"{num_images:,} images ({_cameras(cfg)}) of {', '.join(cfg.DATASETS.TRAIN)}",
         f"{solver.MAX_ITER:,} iterations of {solver.IMS_PER_BATCH} images{parts} = {epochs:,.1f} "
         f"epochs; {solver.OPTIMIZER}, rate {solver.BASE_LR:g}, {precision} on {cfg.MODEL.DEVICE}",
         _evaluations(cfg),
     ]
+
+
+def _cameras(cfg: CfgNode) -> str:
+    """Return the cameras; where there is a thermal one, with the number of channels."""
+    names, total = CAMERAS[cfg.INPUT.MODALITY], len(cfg.MODEL.PIXEL_MEAN)
+    channels = f", {total} channel{'s' * (total > 1)}" if "lwir" in names else ""
+    return " and ".join(names) + channels
 
 
 def _evaluations(cfg: CfgNode) -> str:
