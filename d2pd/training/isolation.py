@@ -86,6 +86,34 @@ def _has_a_mode(module: nn.Module) -> bool:
     return isinstance(module, _WITH_A_MODE) or not names.isdisjoint(_NAMES_WITH_A_MODE)
 
 
+@contextmanager
+def without_other_processes(model: nn.Module) -> Iterator[None]:
+    """Let a model that talks to other processes in its forward pass work by itself.
+
+    They are not listening: this is for what one process does, or each as often as it has images.
+    Batch norm over all processes becomes its own, and a module with ``has_peers`` is told.
+    """
+    talking = [module for module in model.modules() if _talks(module)]
+    counting = [module for module in model.modules() if getattr(module, "has_peers", False)]
+    classes: list[Any] = [type(module) for module in talking]
+    try:
+        for module in talking:
+            module.__class__ = nn.BatchNorm2d
+        for module in counting:
+            vars(module)["has_peers"] = False
+        yield
+    finally:
+        for module, own in zip(talking, classes, strict=True):
+            module.__class__ = own
+        for module in counting:
+            vars(module)["has_peers"] = True
+
+
+def _talks(module: nn.Module) -> bool:
+    is_batch_norm = isinstance(module, nn.SyncBatchNorm | nn.BatchNorm2d)
+    return is_batch_norm and "Sync" in type(module).__name__
+
+
 class ForwardState:
     """Everything a forward pass may change in a model: its buffers, and what it rebinds.
 

@@ -11,11 +11,12 @@ from pathlib import Path
 import torch
 
 from d2pd.config_keys import REGISTER_DEFAULTS
-from d2pd.d2 import CfgNode, DatasetCatalog, MetadataCatalog, build_model
+from d2pd.d2 import CfgNode, DatasetCatalog, MetadataCatalog
 from d2pd.data.augmentation import build_augmentation
 from d2pd.data.dataset_checks import PHOTO_FORMATS, missing_files, unreadable_labels
 from d2pd.errors import ConfigError, DeviceError, MissingFileError, UserError
 from d2pd.evaluation.build import miss_rate_protocol
+from d2pd.modeling.build import build_model
 from d2pd.training.checkpoints.checkpoint_choice import Choice, choose_checkpoint
 from d2pd.training.checkpoints.mirror import check_mirror
 from d2pd.training.deciding.decisions import (
@@ -245,7 +246,7 @@ def _check_scratch(cfg: CfgNode) -> None:
     cures = []
     if cfg.MODEL.BACKBONE.FREEZE_AT > 0:
         cures.append("MODEL.BACKBONE.FREEZE_AT 0")
-    if "FrozenBN" in cfg.MODEL.RESNETS.NORM:
+    if cfg.MODEL.META_ARCHITECTURE != "SSDSeg" and "FrozenBN" in cfg.MODEL.RESNETS.NORM:
         cures.append("MODEL.RESNETS.NORM BN (or GN)")
     if cures:
         raise ConfigError(

@@ -19,6 +19,7 @@ from d2pd.d2 import (
 from d2pd.data.loader import build_test_loader, build_train_loader
 from d2pd.evaluation.build import build_evaluator
 from d2pd.evaluation.evaluators import StopBetweenImages
+from d2pd.modeling.build import build_model
 from d2pd.training.checkpoints.checkpoint_choice import Choice
 from d2pd.training.checkpoints.checkpointer import Checkpointer
 from d2pd.training.checkpoints.optimizer_state import apply_configured_rates
@@ -203,6 +204,13 @@ class Trainer(Loop):
         """Take up what ``state_dict`` returned; rates and decay are those of the configuration."""
         super().load_state_dict(state_dict)
         apply_configured_rates(self.optimizer, self.scheduler)
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> nn.Module:
+        """Build the model of ``MODEL.META_ARCHITECTURE``; see ``modeling.build``."""
+        model = build_model(cfg)
+        logger.info("Model:\n%s", model)
+        return model
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:

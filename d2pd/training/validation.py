@@ -27,6 +27,7 @@ from d2pd.training.isolation import (
     loss_mode,
     seed_generators,
     unwrap,
+    without_other_processes,
 )
 
 logger = logging.getLogger(__name__)
@@ -97,6 +98,7 @@ def measure_images(
         loss_mode(model),
         torch.no_grad(),
         EventStorage(0),  # models report to the open one
+        without_other_processes(model),  # each has as many images as its share
     ):
         before = ForwardState(model)
         for sample in samples:

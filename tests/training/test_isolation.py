@@ -16,6 +16,7 @@ from d2pd.training.isolation import (
     loss_mode,
     seed_generators,
     unwrap,
+    without_other_processes,
 )
 
 
@@ -170,3 +171,25 @@ def test_generator_of_the_gpu_is_seeded_and_set_back():
         seed_generators(7, devices)
         assert torch.equal(torch.rand(3, device="cuda"), first)
     assert torch.equal(torch.cuda.get_rng_state(), before)
+
+
+def test_batch_norm_that_talks_to_other_processes_is_silent_meanwhile():
+    class NaiveSyncBatchNorm(nn.BatchNorm2d):
+        def forward(self, rows):
+            raise TimeoutError("nobody listens")
+
+    model = nn.Sequential(NaiveSyncBatchNorm(2), nn.SyncBatchNorm(2), nn.BatchNorm2d(2))
+    kinds = [type(module) for module in model]
+    with without_other_processes(model):
+        assert model(torch.rand(1, 2, 3, 3)).shape == (1, 2, 3, 3)
+    assert [type(module) for module in model] == kinds
+
+
+def test_module_that_counts_with_its_peers_is_told_to_count_alone_meanwhile():
+    class Counting(nn.Module):
+        has_peers = True
+
+    model = nn.Sequential(Counting(), nn.Linear(1, 1))
+    with without_other_processes(model):
+        assert not model[0].has_peers
+    assert model[0].has_peers

@@ -191,8 +191,9 @@ class Checkpointer(DetectionCheckpointer):
         path = self._agree_on_file(choice)
         file, rest = read_training(path, tuple(self.checkpointables))
         match = load_weights(self.model, file)
-        if match.renewed or match.missing:
-            names = [entry.name for entry in match.renewed] + match.missing
+        changed = match.adapted + match.renewed
+        if changed or match.missing:
+            names = [entry.name for entry in changed] + match.missing
             raise WeightsError(
                 f"cannot resume: {path} is of another model: {len(names)} parameters differ, such "
                 f"as {names[0]}. Resume with the configuration of the run, or start a new one in "

@@ -1,10 +1,8 @@
 """Finds who is to blame for a step that is not finite: labels, an image or the training."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +16,7 @@ from d2pd.training.culprits.sample_faults import (
     find_faults,
     image_label,
 )
+from d2pd.training.isolation import without_other_processes
 from d2pd.training.precision import BF16, FP16, Precision
 from d2pd.training.snapshot import Snapshot
 
@@ -243,25 +242,6 @@ def _try_alone(scene: Scene, suspect: Suspect, with_gradient: bool) -> Alone:
     gradients = torch.autograd.grad(total, parameters, allow_unused=True)
     norm = torch.nn.utils.get_total_norm([g for g in gradients if g is not None])
     return Alone(values, gradient_norm=float(norm))
-
-
-@contextmanager
-def without_other_processes(model: nn.Module) -> Iterator[None]:
-    """Let batch norm that talks to other processes work by itself: they are not listening."""
-    talking = [m for m in model.modules() if _talks(m)]
-    classes: list[Any] = [type(module) for module in talking]
-    try:
-        for module in talking:
-            module.__class__ = nn.BatchNorm2d
-        yield
-    finally:
-        for module, own in zip(talking, classes, strict=True):
-            module.__class__ = own
-
-
-def _talks(module: nn.Module) -> bool:
-    is_batch_norm = isinstance(module, nn.SyncBatchNorm | nn.BatchNorm2d)
-    return is_batch_norm and "Sync" in type(module).__name__
 
 
 def _first(names: Sequence[object], count: int = 4) -> str:

@@ -10,8 +10,9 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from d2pd.d2 import CfgNode, EventStorage, build_model
+from d2pd.d2 import CfgNode, EventStorage
 from d2pd.errors import ConfigError, UserError, WeightsError
+from d2pd.modeling.build import build_model
 from d2pd.training.culprits.culprit import Alone, Scene, Suspect, try_alone
 from d2pd.training.culprits.gradients import gradient_norm
 from d2pd.training.culprits.model_check import MODEL_CHECKS, told

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
+from d2pd.training.weights.vgg_names import BACKBONE, to_ssd_backbone, vgg16_names
+
 Renames = tuple[tuple[re.Pattern[str], str], ...]
 
 _NORM_WORDS = {
@@ -60,6 +62,8 @@ _RESNETS = {
     (True, (3, 8, 36, 3)): "ResNet-152",
 }
 _SIGNATURES = (
+    ("network.heads.", "an SSDSeg detector of d2pd"),
+    (f"{BACKBONE}front.", "a VGG16 of torchvision"),
     ("proposal_generator.rpn_head.", "a Detectron2 R-CNN detector"),
     ("backbone.bottom_up.", "a Detectron2 detector"),
     ("backbone.body.", "a detector of torchvision, whose arithmetic is another one"),
@@ -79,8 +83,15 @@ def _rename(name: str, renames: Renames) -> str | None:
 
 
 def name_layout(names: Iterable[str]) -> str:
-    """Tell whose names these are: ``torchvision``, ``caffe2`` or ``detectron2`` (all others)."""
+    """Tell whose names these are.
+
+    Returns:
+        ``torchvision`` (a ResNet), ``torchvision VGG16``, ``caffe2``, or ``detectron2`` for all
+        others.
+    """
     names = set(names)
+    if vgg16_names(names):
+        return "torchvision VGG16"
     if "conv1.weight" in names and "layer1.0.conv1.weight" in names:
         return "torchvision"
     if "conv1_w" in names and any(name.startswith("res2_0_branch2") for name in names):
@@ -116,7 +127,7 @@ def _background_last(name: str, tensor: Tensor) -> Tensor:
 
 
 def to_detectron2_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename a ResNet of torchvision, or a model of Caffe2; other names are kept.
+    """Rename a ResNet or VGG16 of torchvision, or a model of Caffe2; other names are kept.
 
     The classifier of an ImageNet model has no place in a detector and is left out.
 
@@ -125,8 +136,12 @@ def to_detectron2_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     Returns:
         Tensors by Detectron2's names, without the prefix of the module they will live in: a
-        backbone's begin with ``stem.`` and ``res2.`` to ``res5.``.
+        backbone's begin with ``stem.`` and ``res2.`` to ``res5.``. A VGG16 becomes SSD's
+        backbone, whose names begin with ``backbone.``.
     """
+    vgg16 = vgg16_names(state)
+    if vgg16:
+        return to_ssd_backbone(state, vgg16)
     layout = name_layout(state)
     if layout == "detectron2":
         return dict(state)
