@@ -114,8 +114,7 @@ class MaskPainter:
         iou = _centred_iou(sizes, self.anchor_shapes.to(sizes))
         best = torch.stack([part.amax(dim=1) for part in iou.split(self.shapes_of_map, 1)], dim=1)
         is_best = F.one_hot(best.argmax(dim=1), len(self.shapes_of_map)).bool()
-        is_over = best >= self.iou_threshold
-        return is_over | (is_best & ~is_over.any(dim=1, keepdim=True))
+        return (best >= self.iou_threshold) | is_best
 
     def masks(
         self,
@@ -218,7 +217,7 @@ def _covered_stretch(ends: Tensor, points: Tensor) -> Tensor:
     is_inside = (points >= low) & (points <= high)
     distance = (points - (low + high) / 2).abs()
     is_nearest = distance == distance.amin(dim=1, keepdim=True)
-    return is_inside | (is_nearest & ~is_inside.any(dim=1, keepdim=True))
+    return is_inside | is_nearest  # where points lie inside, the nearest is one of them
 
 
 def _centred_iou(sizes: Tensor, shapes: Tensor) -> Tensor:

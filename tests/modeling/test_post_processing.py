@@ -76,8 +76,10 @@ def test_sigma_sets_the_decay():
 
 
 @pytest.mark.parametrize("nms_type", ["hard", "soft_linear"])
-def test_an_overlap_under_the_threshold_costs_nothing(nms_type):
-    _, scores, _ = found([BOX, SHIFTED], [[0.9], [0.8]], nms_type=nms_type, nms_threshold=0.61)
+def test_an_overlap_of_the_threshold_costs_nothing(nms_type):
+    boxes = [(0, 0, 10, 10), (0, 0, 10, 20)]
+
+    _, scores, _ = found(boxes, [[0.9], [0.8]], nms_type=nms_type, nms_threshold=0.5)
 
     torch.testing.assert_close(scores, torch.tensor([0.9, 0.8]))
 

@@ -222,6 +222,13 @@ def test_a_map_detects_what_its_anchors_overlap():
     ]  # fmt: skip
 
 
+def test_an_overlap_of_the_threshold_is_enough():
+    shapes = [torch.tensor([[20.0, 20.0]]), torch.tensor([[20.0, 10.0]])]
+    of_two = MaskPainter(shapes, ["conv4_3", "conv7"], [True, True], 0.5, "paint")
+
+    assert of_two.detected(torch.tensor([[0.0, 0, 20, 20]])).tolist() == [[True, True]]
+
+
 def test_masks_are_painted_for_maps_with_a_layer_and_the_sizes_of_each():
     boxes = torch.tensor([[0.0, 0, 38, 78], [52, 2, 62, 22]])  # one of conv7's, one of conv4_3's
     of_images = ((96, 64), (96, 64), [(6, 4), (3, 2)], boxes, NO_BOXES)
