@@ -33,7 +33,7 @@ PLAIN, WITH_NORM = _layers(2), _layers(3)
 
 
 def _parameters(layers: Mapping[int, str], *, has_norm: bool) -> dict[str, str]:
-    names = {}
+    names: dict[str, str] = {}
     for position, ours in layers.items():
         names |= {f"features.{position}.{word}": f"{ours}.{word}" for word in ("weight", "bias")}
         if has_norm:
