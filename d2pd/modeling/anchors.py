@@ -82,6 +82,18 @@ class AnchorShapes:
             )
         ]
 
+    def check_num_maps(self, num_maps: int) -> None:
+        """See that there is a list for each map of a network.
+
+        Raises:
+            ValueError: If there is not; the message names the key.
+        """
+        if num_maps != len(self.sizes):
+            raise ValueError(
+                f"the network has {num_maps} maps of features, but {KEYS[0]} has "
+                f"{len(self.sizes)} lists: give one for each map"
+            )
+
 
 def centres(map_side: int, image_side: int) -> Tensor:
     """Return where the anchors of a map lie along one direction.
@@ -117,11 +129,7 @@ def make_anchors(
     Raises:
         ValueError: If there are not as many maps as lists of sizes.
     """
-    if len(map_sizes) != len(shapes.sizes):
-        raise ValueError(
-            f"the network has {len(map_sizes)} maps of features, but {KEYS[0]} has "
-            f"{len(shapes.sizes)} lists: give one for each map"
-        )
+    shapes.check_num_maps(len(map_sizes))
     anchors = []
     for sides, (rows, columns) in zip(shapes.of_maps, map_sizes, strict=True):
         y = centres(rows, image_size[0])[:, None, None]

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from d2pd.errors import ConfigError
 from d2pd.modeling.backbones import MAPS, ConvLayer, Vgg, VggPlan
 from d2pd.modeling.heads import MultiboxHeads, initialise_xavier
 
@@ -163,3 +164,28 @@ def map_sides(image_side: int, extra_layers: Sequence[ExtraLayer]) -> list[int]:
     for layer in extra_layers:
         sides.append((sides[-1] + 2 * layer.padding - 3) // layer.stride + 1)
     return sides
+
+
+def map_sizes(
+    image_size: tuple[int, int], extra_layers: Sequence[ExtraLayer]
+) -> list[tuple[int, int]]:
+    """Return (rows, columns) of every map.
+
+    Args:
+        image_size: (height, width) of the network input, px.
+        extra_layers: The maps behind conv7.
+
+    Raises:
+        ConfigError: If nothing is left of a map.
+    """
+    of_rows, of_columns = (map_sides(side, extra_layers) for side in image_size)
+    sizes = list(zip(of_rows, of_columns, strict=True))
+    for name, (rows, columns) in zip(map_names(len(extra_layers)), sizes, strict=True):
+        if min(rows, columns) < 1:
+            height, width = image_size
+            raise ConfigError(
+                f"images of {height} x {width} px (height x width) are too small: map {name} "
+                f"would be {max(rows, 0)} x {max(columns, 0)}; raise INPUT.FIXED_SIZE or "
+                "INPUT.MIN_SIZE_*, or take layers from MODEL.SSD.EXTRA_LAYERS"
+            )
+    return sizes

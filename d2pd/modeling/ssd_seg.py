@@ -23,7 +23,7 @@ from d2pd.modeling.anchors import AnchorShapes, centres, make_anchors
 from d2pd.modeling.box_coding import encode
 from d2pd.modeling.losses import multibox_loss
 from d2pd.modeling.matching import match_anchors
-from d2pd.modeling.network import Predictions, map_sides
+from d2pd.modeling.network import Predictions, map_sizes
 from d2pd.modeling.post_processing import detect
 from d2pd.modeling.segmentation import segmentation_losses
 from d2pd.modeling.ssd_parts import (
@@ -200,17 +200,7 @@ class SSDSeg(nn.Module):
         Raises:
             ConfigError: If nothing is left of a map.
         """
-        sides = (map_sides(side, self.extra_layers) for side in image_size)
-        sizes: list[Size] = list(zip(*sides, strict=True))
-        for name, (rows, columns) in zip(self.network.map_channels, sizes, strict=True):
-            if min(rows, columns) < 1:
-                height, width = image_size
-                raise ConfigError(
-                    f"images of {height} x {width} px (height x width) are too small: map {name} "
-                    f"would be {max(rows, 0)} x {max(columns, 0)}; raise INPUT.FIXED_SIZE or "
-                    "INPUT.MIN_SIZE_*, or take layers from MODEL.SSD.EXTRA_LAYERS"
-                )
-        return sizes
+        return map_sizes(image_size, self.extra_layers)
 
     def preprocess_image(self, batched_inputs: list[Sample]) -> ImageList:
         """Normalise the images and pad them to one batch on the model's device."""

@@ -8,8 +8,9 @@ seeds for each sample.
 
 from d2pd.data.augmentation.building import (
     build_augmentation,
+    build_sizes,
     least_visible_share,
     make_augmentation,
 )
 
-__all__ = ["build_augmentation", "least_visible_share", "make_augmentation"]
+__all__ = ["build_augmentation", "build_sizes", "least_visible_share", "make_augmentation"]

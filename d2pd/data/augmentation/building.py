@@ -67,7 +67,7 @@ def build_augmentation(cfg: Any, is_train: bool) -> v2.Compose:
         ConfigError: If a value below INPUT cannot be used.
         MissingFileError: If the file of INPUT.AUG.ALBUMENTATIONS is not there.
     """
-    sizes = _sizes(cfg, is_train)
+    sizes = build_sizes(cfg, is_train)
     if not is_train:
         return make_augmentation(sizes)
     least_visible_share(cfg)
@@ -105,8 +105,12 @@ def least_visible_share(cfg: Any) -> float | None:
     return float(aug.MIN_VISIBLE) if moves_out else None
 
 
-def _sizes(cfg: Any, is_train: bool) -> Sizes:
-    """Build what says the size: fixed or by edges, jittered in training where that is asked."""
+def build_sizes(cfg: Any, is_train: bool) -> Sizes:
+    """Build what says the size: fixed or by edges, jittered in training where that is asked.
+
+    Raises:
+        ConfigError: If a value below INPUT cannot be used.
+    """
     if len(cfg.INPUT.FIXED_SIZE):
         with _naming("INPUT.FIXED_SIZE"):
             if len(cfg.INPUT.FIXED_SIZE) != 2:
