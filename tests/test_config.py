@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,8 @@ def test_each_shipped_config_loads_and_says_how_it_is_run(path):
     text = path.read_text(encoding="utf-8")
     assert text.startswith("# ")
     if not path.stem.startswith("Base"):
-        assert f"--config-file configs/{path.relative_to(ROOT / 'configs')}" in text
+        words = rf"--config-files? configs/{path.relative_to(ROOT / 'configs')}"
+        assert re.search(words, text)
         assert "Expected:" in text
         name = "_".join(path.relative_to(ROOT / "configs").with_suffix("").parts)
         assert f"output/{name}" == cfg.OUTPUT_DIR
