@@ -76,19 +76,33 @@ def load_pipeline(path: str | Path) -> Any:
     """Build the Albumentations pipeline that a file describes; see ``PixelTransforms``."""
     entries = _read(path)
     package = _import()
-    pipeline = package.Compose([_build(package, path, *entry) for entry in entries])
+    steps = [_build(package, path, *entry) for entry in entries]
+    for step in steps:
+        _try_out(package, path, step)
+    pipeline = package.Compose(steps)
     if not hasattr(pipeline, "set_random_seed"):
         raise ConfigError(
             f"{path}: Albumentations {package.__version__} cannot be seeded for each sample; "
             f"{CURE} -U"
         )
-    try:
-        pipeline(image=np.zeros((64, 64, 3), np.uint8))
-    except Exception as error:  # whatever a transform raises that lacks something
-        raise ConfigError(
-            f"{path}: the transforms cannot be applied to an image: {_line(error)}"
-        ) from None
     return pipeline
+
+
+def _try_out(package: Any, path: str | Path, step: Any) -> None:
+    """Apply a transform, by whatever chance it will be applied, to a picture."""
+    name, chance, step.p = type(step).__name__, step.p, 1.0
+    picture = np.full((64, 64, 3), 128, np.uint8)
+    try:
+        out = package.Compose([step])(image=picture)["image"]
+    except Exception as error:  # whatever a transform raises that lacks something
+        raise ConfigError(f"{path}: {name} fails on an image: {_line(error)}") from None
+    finally:
+        step.p = chance
+    if out.shape != picture.shape or out.dtype != picture.dtype:
+        raise ConfigError(
+            f"{path}: {name} makes {out.shape} {out.dtype} of a (64, 64, 3) uint8 image; take it "
+            "out: size, scale and number of channels are the model's matter"
+        )
 
 
 def _read(path: str | Path) -> list[tuple[str, dict[str, Any]]]:

@@ -6,7 +6,7 @@ over the picture's rim, and the pixels are resampled once, to the size that the 
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -163,14 +163,23 @@ class LookThrough(v2.Transform):
         self.sizes = sizes
         self.fill = tuple(fill)
 
-    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Draw the window, then the size."""
-        height, width = v2.query_size(flat_inputs)
-        labels = _labels_of(flat_inputs)
+    def forward(self, sample: dict[str, Any]) -> dict[str, Any]:
+        """Apply one window to the image and boxes of a sample.
+
+        ``v2.Transform.forward`` would not show ``make_params`` which boxes are regions: it keeps
+        plain tensors from it.
+
+        Args:
+            sample: ``image``, ``boxes``, and maybe ``is_region`` and more, which pass.
+        """
+        height, width = sample["image"].shape[-2:]
+        labels = _labels_of(sample)
         window = Window(0, 0, height, width)
         for draw in self.draws:
             window = draw(window, (height, width), labels)
-        return {"window": window, "size": self.sizes.draw(window.within((height, width)))}
+        size = self.sizes.draw(window.within((height, width)))
+        params = {"window": window, "size": size}
+        return sample | {name: self.transform(sample[name], params) for name in ("image", "boxes")}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Resample an image (bilinear, antialiased), or move and scale boxes."""
@@ -216,14 +225,10 @@ def _stretches(start: int, length: int, limit: int, new_length: int) -> tuple[sl
     return slice(first, last), slice(to_first, to_last)
 
 
-def _labels_of(flat_inputs: Sequence[Any]) -> torch.Tensor:
-    """Return the boxes that are no regions; the one tensor of bools says which those are."""
-    boxes = next((i for i in flat_inputs if isinstance(i, tv_tensors.BoundingBoxes)), None)
-    if boxes is None:
-        return torch.zeros(0, 4)
-    is_region = (i for i in flat_inputs if type(i) is torch.Tensor and i.dtype == torch.bool)
-    flags = next(is_region, torch.zeros(len(boxes), dtype=torch.bool))
-    return boxes.as_subclass(torch.Tensor)[~flags]
+def _labels_of(sample: Mapping[str, Any]) -> torch.Tensor:
+    """Return the boxes that are no regions."""
+    boxes = sample["boxes"].as_subclass(torch.Tensor)
+    return boxes[~sample["is_region"]] if "is_region" in sample else boxes
 
 
 def _inside(labels: torch.Tensor, picture: ImageSize) -> torch.Tensor:
