@@ -112,6 +112,41 @@ def test_eight_samples_fill_two_rows_of_four(tmp_path):
     assert height == TOP + 560 + MARGIN + CAPTION + 560 + MARGIN
 
 
+def test_pair_is_drawn_twice_with_the_boxes_on_both(tmp_path):
+    image = torch.cat([plain((0, 0, 255)), torch.full((1, 560, 560), 200, dtype=torch.uint8)])
+    draw_batch([sample(image, [[100, 50, 300, 250]])], ["person"], tmp_path / "b.png")
+    picture = cv2.imread(str(tmp_path / "b.png"))
+    assert picture.shape[1] == 2 * 560 + 3 * MARGIN
+    assert picture[-200, 300].tolist() == [0, 0, 255]
+    assert picture[-200, 300 + 560 + MARGIN].tolist() == [200, 200, 200]
+    top = picture.shape[0] - MARGIN - 560
+    for left in (MARGIN, 2 * MARGIN + 560):
+        half = picture[:, left - 5 : left + 560]
+        found = extent_of(half, GREEN)
+        assert np.abs(np.subtract(found, [105, top + 50, 305, top + 250])).max() <= 2
+
+
+def test_masks_stand_at_the_right_of_their_sample(tmp_path):
+    mask = np.zeros((4, 4), np.int64)
+    mask[1, 2], mask[3, 0] = 1, 255
+    samples = [sample(plain()), sample(plain())]
+    masks = [{"conv4_3": mask, "conv7": mask.T}, {"conv4_3": mask * 0, "conv7": mask * 0}]
+    draw_batch(samples, ["person"], tmp_path / "b.png", masks=masks)
+    picture = cv2.imread(str(tmp_path / "b.png"))
+    assert picture.shape[1] == 3 * 560 + 4 * MARGIN
+    bottom = picture.shape[0] - 2 * MARGIN - 560 - CAPTION  # of the first of two rows
+    blue, amber, black = (
+        [round(0.6 * v) for v in c] for c in ((255, 150, 64), (32, 176, 255), (0, 0, 0))
+    )
+
+    def cell(tile, row, column):
+        y = bottom - 560 + round((row + 0.5) * 140)
+        return picture[y, MARGIN + tile * (560 + MARGIN) + round((column + 0.5) * 140)].tolist()
+
+    assert (cell(1, 1, 2), cell(1, 3, 0), cell(1, 2, 1)) == (blue, amber, black)
+    assert (cell(2, 2, 1), cell(2, 0, 3), cell(2, 1, 2)) == (blue, amber, black)
+
+
 def test_detections_stand_at_the_right_of_the_labels(tmp_path, record):
     found = {"image_id": 1, "category_id": 0, "bbox": [400, 300, 100, 120], "score": 0.8}
     faint = found | {"bbox": [10, 10, 50, 50], "score": 0.4}
@@ -134,6 +169,28 @@ def test_thermal_image_is_drawn_on_when_asked_for(tmp_path, record):
     record["lwir_file_name"] = str(tmp_path / "warm.png")
     draw_detections([record], [], ["person"], tmp_path / "d.png", modality="lwir")
     assert cv2.imread(str(tmp_path / "d.png"))[-100, 100].tolist() == [200, 200, 200]
+
+
+def test_detections_of_a_pair_stand_on_both_images(tmp_path, record):
+    cv2.imwrite(str(tmp_path / "warm.png"), np.full((560, 560), 200, np.uint8))
+    record["lwir_file_name"] = str(tmp_path / "warm.png")
+    found = {"image_id": 1, "category_id": 0, "bbox": [400, 300, 100, 120], "score": 0.8}
+    draw_detections([record], [found], ["person"], tmp_path / "d.png", modality="both")
+    tiles = np.split(
+        cv2.imread(str(tmp_path / "d.png"))[:, MARGIN // 2 : -(MARGIN // 2)], 4, axis=1
+    )
+    assert [tile[-50, 50].tolist()[0] for tile in tiles] == [20, 20, 200, 200]
+    assert [has(tile, ORANGE) for tile in tiles] == [False, True, False, True]
+    assert all(has(tile, GREEN) for tile in tiles)
+
+
+def test_faults_of_a_pair_are_drawn_though_one_image_is_gone(tmp_path, record):
+    record["lwir_file_name"] = str(tmp_path / "gone.png")
+    (path,) = draw_faults([(record, "", {0: ""})], ["person"], tmp_path, "f", modality="both")
+    picture = cv2.imread(str(path))
+    assert picture[-50, MARGIN + 50].tolist() == [20, 20, 20]
+    assert picture[-50, 2 * MARGIN + 610].tolist() == [96, 96, 96]
+    assert all(has(half, RED) for half in np.split(picture[:, : 2 * (picture.shape[1] // 2)], 2, 1))
 
 
 def test_missing_image_is_named(tmp_path, record):

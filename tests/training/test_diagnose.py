@@ -276,7 +276,7 @@ def test_thermal_pictures_that_are_not_there_are_missed_once_and_not_for_each_im
     code, _ = look(tmp_path, tmp_path / "out")
     err = capsys.readouterr().err
     assert code == cli.USER_ERROR
-    assert "this dataset has no thermal images" in err
+    assert "synthetic_train: 2 of 2 frames have no lwir image (set" in err
     assert err.count("\n") == 1
 
 

@@ -19,6 +19,7 @@ from d2pd.training.culprits.culprit import (
     isolate,
 )
 from d2pd.training.culprits.evidence import Evidence
+from d2pd.training.culprits.recorded_step import read_step
 from d2pd.training.precision import Precision
 
 
@@ -91,6 +92,24 @@ def test_picture_shows_the_blamed_image_first(tmp_path):
     left, right = drawn[-40, drawn.shape[1] // 4], drawn[-40, 3 * drawn.shape[1] // 4]
     assert left.tolist() == [255] * 3
     assert right.tolist() == [0] * 3
+
+
+@pytest.mark.parametrize("channels", [4, 6])
+def test_pair_is_drawn_side_by_side_and_both_files_are_named(tmp_path, channels):
+    image = torch.zeros(channels, HEIGHT, WIDTH, dtype=torch.uint8)
+    image[3:] = 200
+    bad = sample(NAN, image=image, name="v.png", boxes=(), lwir_file_name="t.png")
+    told = read(write(tmp_path, [bad]))
+    assert (told["images"][0]["file_name"], told["images"][0]["lwir_file_name"]) == (
+        "v.png",
+        "t.png",
+    )
+    drawn = cv2.imread(str(tmp_path / "iter_0000041_rank0.png"))
+    left, right = drawn[-40, drawn.shape[1] // 4], drawn[-40, 3 * drawn.shape[1] // 4]
+    assert (left.tolist(), right.tolist()) == ([0] * 3, [200] * 3)
+    (suspect,) = read_step(tmp_path / "iter_0000041_rank0.pt").suspects
+    assert torch.equal(suspect.sample["image"], image)
+    assert suspect.sample["lwir_file_name"] == "t.png"
 
 
 def test_picture_that_cannot_be_drawn_leaves_json_and_replay(tmp_path, monkeypatch, caplog):

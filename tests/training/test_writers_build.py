@@ -114,6 +114,19 @@ def test_facts_tell_model_data_length_and_evaluation(cfg):
     ]
 
 
+@pytest.mark.parametrize(
+    ("modality", "channels", "words"),
+    [
+        ("lwir", 1, "(lwir, 1 channel)"),
+        ("lwir", 3, "(lwir, 3 channels)"),
+        ("both", 4, "(visible and lwir, 4 channels)"),
+    ],
+)
+def test_facts_tell_cameras_and_channels(cfg, modality, channels, words):
+    cfg.INPUT.MODALITY, cfg.MODEL.PIXEL_MEAN = modality, [1.0] * channels
+    assert run_facts(cfg, 20)[1] == f"20 images {words} of toys_train"
+
+
 def test_facts_of_a_bare_run(cfg):
     cfg.MODEL.WEIGHTS, cfg.DATASETS.TEST = "", ()
     cfg.EARLY_STOPPING.METRIC = "val/total_loss"
