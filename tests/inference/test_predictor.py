@@ -8,6 +8,8 @@ from d2pd.config import load_config
 from d2pd.d2 import DatasetCatalog
 from d2pd.data.images import read_image
 from d2pd.data.loader import build_test_loader
+from d2pd.data.mapper import Mapper
+from d2pd.data.modality import channels_of
 from d2pd.data.registration import register_from_config
 from d2pd.errors import DeviceError, MissingFileError
 from d2pd.inference import Predictor, Timing, load_predictor
@@ -36,6 +38,49 @@ def test_it_detects_what_evaluation_detects_bit_for_bit(tiny_run, image_format):
         count += len(found)
 
     assert count > 0
+
+
+@pytest.mark.parametrize(("modality", "channels"), [("lwir", 1), ("both", 4), ("both", 6)])
+def test_it_takes_thermal_images_and_pairs_as_evaluation_does(tiny_run, modality, channels):
+    cfg = load_config(tiny_run / "config.yaml")
+    register_from_config(cfg)
+    record = DatasetCatalog.get("tiny_test")[0]
+    record["lwir_file_name"] = str(tiny_run.parent / "images" / "1.png")
+    values = [50.0] * channels
+    cfg.merge_from_list(["INPUT.MODALITY", modality, "INPUT.FORMAT", "RGB", "MODEL.WEIGHTS", ""])
+    cfg.merge_from_list(["MODEL.PIXEL_MEAN", values, "MODEL.PIXEL_STD", values])
+    predictor = Predictor(cfg)
+    mapper = Mapper(
+        channels=channels_of(modality, channels),
+        image_format="RGB",
+        transforms=predictor.transforms,
+        is_train=False,
+        seed=0,
+    )
+
+    with torch.no_grad():
+        expected = predictor.model([mapper(record, 0)])[0]["instances"]
+    found = predictor(predictor.read(record))
+
+    assert torch.equal(found.pred_boxes.tensor, expected.pred_boxes.tensor)
+    assert torch.equal(found.scores, expected.scores)
+    assert len(found) > 0
+    rows = predictor.predict_records([record])
+    assert [row["score"] for row in rows] == expected.scores.tolist()
+
+
+def test_pair_is_the_visible_image_and_the_thermal_one_behind_it(tiny_run):
+    cfg = load_config(tiny_run / "config.yaml")
+    values = [50.0] * 4
+    cfg.merge_from_list(["INPUT.MODALITY", "both", "MODEL.WEIGHTS", ""])
+    cfg.merge_from_list(["MODEL.PIXEL_MEAN", values, "MODEL.PIXEL_STD", values])
+    predictor = Predictor(cfg)
+    visible, lwir = np.zeros((2, 96, 128, 3), np.uint8)
+
+    predictor(np.dstack([visible, lwir]))
+
+    with pytest.raises(ValueError, match=r"\(H, W, 6\) .* np\.dstack.*; got \(96, 128, 3\) uint8"):
+        predictor(visible)
 
 
 def test_records_become_coco_results_of_their_images(predictor):
