@@ -1,4 +1,5 @@
 import importlib.util
+import math
 
 import cv2
 import numpy as np
@@ -17,7 +18,7 @@ from d2pd.data.augmentation import build_augmentation, least_visible_share, make
 from d2pd.data.augmentation.geometry import RandomCrop, Resize, Rotation
 from d2pd.data.augmentation.photometry import PhotometricDistort
 from d2pd.data.augmentation.sizes import Jittered, ShortestEdge, resized_shape
-from d2pd.data.augmentation.window import IoUCrop, LookThrough, ResizedCrop, ZoomOut
+from d2pd.data.augmentation.window import Crop, IoUCrop, LookThrough, ResizedCrop, ZoomOut
 from d2pd.errors import ConfigError
 
 SIDES = st.integers(1, 2000)
@@ -248,12 +249,12 @@ EVERYTHING = {
 
 def test_order_is_geometry_then_size_then_flip_then_pixels():
     steps = build_augmentation(config(**CROPPED, **EVERYTHING), is_train=True).transforms
-    kinds = [RandomCrop, Rotation, LookThrough, v2.RandomHorizontalFlip, PhotometricDistort]
+    kinds = [LookThrough, v2.RandomHorizontalFlip, PhotometricDistort]
     assert [type(step) for step in steps] == kinds
-    look = steps[2]
-    assert [type(draw) for draw in look.draws] == [ZoomOut, IoUCrop, ResizedCrop]
+    look = steps[0]
+    assert [type(draw) for draw in look.draws] == [Crop, ZoomOut, IoUCrop, ResizedCrop]
     assert look.sizes == Jittered(ShortestEdge((64, 96), 128, "choice"), 0.8, 1.2)
-    assert look.fill == steps[1].fill == (104, 116, 124)
+    assert look.fill == look.rotation.fill == (104, 116, 124)
 
 
 @pytest.mark.parametrize(
@@ -312,3 +313,51 @@ def test_resized_shape_is_detectron2s(height, width, length, max_size):
 
     theirs = Theirs.get_output_shape(height, width, length, max_size)
     assert resized_shape((height, width), length, max_size) == tuple(max(1, s) for s in theirs)
+
+
+@pytest.mark.parametrize("angle", [0.0, 4.0, -7.5, 60.0, 90.0])
+def test_rotation_is_torchvisions_on_a_canvas_that_holds_all(angle):
+    given_sample = sample(50, 80, [[10, 5, 30, 45], [0, 0, 80, 50]])
+    image = tv_tensors.Image(torch.from_numpy(smooth_image(50, 80)).permute(2, 0, 1).contiguous())
+    rotation = Rotation(90.0, (5, 6, 7))
+    params = {"angle": angle, "padding": (30, 20)}
+    turned = rotation.transform(image, params)
+    padded = torch.stack(
+        [F.pad(plane[None], [20, 30], fill=5 + at)[0] for at, plane in enumerate(image)]
+    )
+    bilinear = v2.InterpolationMode.BILINEAR
+    expected = F.rotate(padded, angle, interpolation=bilinear, fill=[5, 6, 7])
+    difference = (turned.int() - expected.int()).abs()
+    # Torchvision blends the rim with black, OpenCV with the fill.
+    assert difference.float().mean() < 1.5
+    assert (difference > 4).float().mean() < 0.03
+    boxes = rotation.transform(given_sample["boxes"], params)
+    assert boxes.canvas_size == (110, 120)
+    cosine, sine = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+    for (x1, y1, x2, y2), got in zip(
+        [[10, 5, 30, 45], [0, 0, 80, 50]], boxes.tolist(), strict=True
+    ):
+        corners = [
+            (60 + (x - 40) * cosine + (y - 25) * sine, 55 - (x - 40) * sine + (y - 25) * cosine)
+            for x in (x1, x2)
+            for y in (y1, y2)
+        ]
+        xs, ys = zip(*corners, strict=True)
+        assert got == pytest.approx([min(xs), min(ys), max(xs), max(ys)], abs=1e-3)
+
+
+@pytest.mark.parametrize("size", [(50, 80), (80, 50), (33, 33)])
+def test_canvas_of_a_rotation_holds_all_corners_and_little_more(size):
+    height, width = size
+    for seed in range(30):
+        torch.manual_seed(seed)
+        out = Rotation(90.0, (0, 0, 0))(sample(height, width, [[0, 0, width, height]]))
+        new_height, new_width = out["image"].shape[1:]
+        assert out["boxes"].canvas_size == (new_height, new_width)
+        x1, y1, x2, y2 = out["boxes"][0].tolist()
+        assert -1e-3 <= x1
+        assert -1e-3 <= y1
+        assert x2 <= new_width + 1e-3
+        assert y2 <= new_height + 1e-3
+        assert new_height - (y2 - y1) <= 2 or new_height == height
+        assert new_width - (x2 - x1) <= 2 or new_width == width

@@ -10,7 +10,14 @@ from d2pd.data.augmentation.geometry import RandomCrop, Resize, Rotation
 from d2pd.data.augmentation.photometry import PhotometricDistort
 from d2pd.data.augmentation.pixel_transforms import PixelTransforms
 from d2pd.data.augmentation.sizes import FixedSize, Jittered, ShortestEdge, Sizes
-from d2pd.data.augmentation.window import DrawWindow, IoUCrop, LookThrough, ResizedCrop, ZoomOut
+from d2pd.data.augmentation.window import (
+    Crop,
+    DrawWindow,
+    IoUCrop,
+    LookThrough,
+    ResizedCrop,
+    ZoomOut,
+)
 from d2pd.data.modality import channels_of
 from d2pd.errors import ConfigError
 
@@ -22,7 +29,7 @@ def make_augmentation(
     *,
     flip: str = "none",
     crop: tuple[str, Sequence[float]] | None = None,
-    before: Sequence[v2.Transform] = (),
+    rotation: Rotation | None = None,
     draws: Sequence[DrawWindow] = (),
     fill: Sequence[int] = (),
     pixels: Sequence[v2.Transform] = (),
@@ -30,13 +37,13 @@ def make_augmentation(
     """Chain the transforms: geometry on the picture as it is, then the size, then the pixels.
 
     Pixels come last, at the size of the network's input, because pictures can be much larger.
-    Without the arguments from ``before`` on it is Detectron2's pipeline.
+    Without the arguments from ``rotation`` on it is Detectron2's pipeline.
 
     Args:
         sizes: See ``Resize``.
         flip: ``horizontal`` or ``vertical`` mirrors every other sample, by chance; or ``none``.
         crop: (type, size) of ``RandomCrop``; None for the whole image.
-        before: Transforms of the picture, crop apart, that come before the resize.
+        rotation: Turns the picture first.
         draws: See ``LookThrough``.
         fill: A level for each channel, where the image shows what is not in the picture.
         pixels: Transforms that leave the geometry as it is.
@@ -46,9 +53,13 @@ def make_augmentation(
     """
     if flip not in FLIPS:
         raise ValueError(f"flip must be one of {', '.join(FLIPS)}; got {flip!r}")
-    steps: list[v2.Transform] = [RandomCrop(*crop)] if crop else []
-    steps += before
-    steps.append(LookThrough(draws, sizes, fill) if draws else Resize(sizes))
+    cut = RandomCrop(*crop) if crop else None
+    steps: list[v2.Transform]
+    if draws or rotation:
+        draws = [*([Crop(cut)] if cut else []), *draws]
+        steps = [LookThrough(draws, sizes, fill, rotation)]
+    else:
+        steps = [*([cut] if cut else []), Resize(sizes)]
     if flip == "horizontal":
         steps.append(v2.RandomHorizontalFlip(0.5))
     elif flip == "vertical":
@@ -74,13 +85,13 @@ def build_augmentation(cfg: Any, is_train: bool) -> v2.Compose:
     fill = [round(mean) for mean in cfg.MODEL.PIXEL_MEAN]
     with _naming("INPUT.AUG.ROTATION"):
         degrees = cfg.INPUT.AUG.ROTATION
-        before = [Rotation(degrees, fill)] if degrees else []
+        rotation = Rotation(degrees, fill) if degrees else None
     with _naming("INPUT.RANDOM_FLIP or CROP"):
         return make_augmentation(
             sizes,
             flip=cfg.INPUT.RANDOM_FLIP,
             crop=(cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE) if cfg.INPUT.CROP.ENABLED else None,
-            before=before,
+            rotation=rotation,
             draws=_draws(cfg.INPUT.AUG),
             fill=fill,
             pixels=_pixels(cfg),

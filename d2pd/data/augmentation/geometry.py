@@ -4,6 +4,7 @@
 Boxes have ``clamping_mode=None``: they go where their pixels go, over the rim too.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from d2pd.data.augmentation.sizes import Sizes, draw_integer, draw_number
+from d2pd.data.augmentation.sizes import ImageSize, Sizes, draw_integer, draw_number
 
 CROP_TYPES = ("relative_range", "relative", "absolute", "absolute_range")
 
@@ -66,14 +67,22 @@ class RandomCrop(v2.Transform):
         self.crop_size = (crop_size[0], crop_size[1])
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Draw the size, where it is not fixed, then the corner."""
-        image_height, image_width = v2.query_size(flat_inputs)
-        height, width = self.draw_size((image_height, image_width))
-        top = draw_integer(0, image_height - height)
-        left = draw_integer(0, image_width - width)
+        """Draw the rectangle."""
+        height, width = v2.query_size(flat_inputs)
+        return self.draw((height, width))
+
+    def draw(self, image_size: ImageSize) -> dict[str, int]:
+        """Draw the size, where it is not fixed, then the corner.
+
+        Returns:
+            ``top``, ``left``, ``height`` and ``width`` in pixels of the image.
+        """
+        height, width = self.draw_size(image_size)
+        top = draw_integer(0, image_size[0] - height)
+        left = draw_integer(0, image_size[1] - width)
         return {"top": top, "left": left, "height": height, "width": width}
 
-    def draw_size(self, image_size: tuple[int, int]) -> tuple[int, int]:
+    def draw_size(self, image_size: ImageSize) -> ImageSize:
         """Return (height, width) of the crop in pixels, each in [1, side of the image]."""
         first, second = self.crop_size
         height, width = image_size
@@ -94,9 +103,9 @@ class RandomCrop(v2.Transform):
 
 
 class Rotation(v2.Transform):
-    """Turn about the middle by a drawn angle; the corners that come in are filled.
+    """Turn about the middle by a drawn angle, on a canvas that holds all corners.
 
-    A box becomes the upright one around its turned corners.
+    What comes in is filled; a box becomes the upright one around its turned corners.
     """
 
     def __init__(self, degrees: float, fill: Sequence[int]) -> None:
@@ -116,18 +125,26 @@ class Rotation(v2.Transform):
         self.fill = tuple(fill)
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Draw the angle, counter-clockwise."""
-        return {"angle": draw_number(-self.degrees, self.degrees)}
+        """Draw the angle, counter-clockwise; the canvas grows by an even number of pixels."""
+        height, width = v2.query_size(flat_inputs)
+        angle = draw_number(-self.degrees, self.degrees)
+        sine, cosine = abs(math.sin(math.radians(angle))), abs(math.cos(math.radians(angle)))
+        taller = max(0, math.ceil((height * cosine + width * sine - height) / 2))
+        wider = max(0, math.ceil((height * sine + width * cosine - width) / 2))
+        return {"angle": angle, "padding": (taller, wider)}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Turn an image (bilinear), or boxes."""
+        taller, wider = params["padding"]
         if not isinstance(inpt, tv_tensors.Image):
-            return F.rotate(inpt, params["angle"])
+            return F.rotate(F.pad(inpt, [wider, taller]), params["angle"])
         height, width = inpt.shape[-2:]
         # OpenCV takes a tenth of the time of F.rotate; its coordinates are those of pixel centres.
         turn = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), params["angle"], 1.0)
+        turn[:, 2] += (wider, taller)
+        size = (width + 2 * wider, height + 2 * taller)
         planes = [
-            cv2.warpAffine(plane.numpy(), turn, (width, height), borderValue=level)
+            cv2.warpAffine(plane.numpy(), turn, size, borderValue=level)
             for plane, level in zip(inpt.as_subclass(torch.Tensor), self.fill, strict=True)
         ]
         return tv_tensors.Image(torch.from_numpy(np.stack(planes)))

@@ -16,6 +16,7 @@ from torchvision.ops import box_iou, clip_boxes_to_image
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
+from d2pd.data.augmentation.geometry import RandomCrop, Rotation
 from d2pd.data.augmentation.sizes import ImageSize, Sizes, check_range, draw_integer, draw_number
 
 IOU_OPTIONS = (None, 0.0, 0.1, 0.3, 0.5, 0.7, 0.9)
@@ -45,6 +46,23 @@ class Window:
 
 DrawWindow = Callable[[Window, ImageSize, torch.Tensor], Window]
 """Draws the next window from the last one, the picture's size and the (N, 4) labels in it."""
+
+
+class Crop:
+    """A part of the last window, as ``RandomCrop`` cuts it out of an image.
+
+    Other windows may show again what it leaves out, which cut off would be lost.
+    """
+
+    def __init__(self, crop: RandomCrop) -> None:
+        """Take what draws it."""
+        self.crop = crop
+
+    def __call__(self, window: Window, _picture: ImageSize, _labels: torch.Tensor) -> Window:
+        """Draw size and place."""
+        drawn = self.crop.draw((window.height, window.width))
+        top, left = window.top + drawn["top"], window.left + drawn["left"]
+        return Window(top, left, drawn["height"], drawn["width"])
 
 
 class ZoomOut:
@@ -150,18 +168,26 @@ class LookThrough(v2.Transform):
     What lies beyond the picture is filled. Boxes go along, all of them and unclipped.
     """
 
-    def __init__(self, draws: Sequence[DrawWindow], sizes: Sizes, fill: Sequence[int]) -> None:
+    def __init__(
+        self,
+        draws: Sequence[DrawWindow],
+        sizes: Sizes,
+        fill: Sequence[int],
+        rotation: Rotation | None = None,
+    ) -> None:
         """Set what is drawn.
 
         Args:
             draws: Applied in turn, the first to a window that shows the whole picture.
             sizes: Asked with the size of the window, or less: see ``Window.within``.
             fill: A level for each channel.
+            rotation: Turns the picture first, behind that window.
         """
         super().__init__()
         self.draws = tuple(draws)
         self.sizes = sizes
         self.fill = tuple(fill)
+        self.rotation = rotation
 
     def forward(self, sample: dict[str, Any]) -> dict[str, Any]:
         """Apply one window to the image and boxes of a sample.
@@ -173,10 +199,13 @@ class LookThrough(v2.Transform):
             sample: ``image``, ``boxes``, and maybe ``is_region`` and more, which pass.
         """
         height, width = sample["image"].shape[-2:]
+        if self.rotation:
+            sample = self.rotation(sample)
+        picture = sample["image"].shape[-2:]
+        window = Window((picture[0] - height) // 2, (picture[1] - width) // 2, height, width)
         labels = _labels_of(sample)
-        window = Window(0, 0, height, width)
         for draw in self.draws:
-            window = draw(window, (height, width), labels)
+            window = draw(window, picture, labels)
         size = self.sizes.draw(window.within((height, width)))
         params = {"window": window, "size": size}
         return sample | {name: self.transform(sample[name], params) for name in ("image", "boxes")}
