@@ -101,7 +101,8 @@ def draw_sheet(
             _draw_tile(figure.add_axes(place), tile, tile_width)
         bottom += MARGIN
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=DPI, format="png")
+    # Half the time of level 6, which is the default, for a file a sixth larger.
+    figure.savefig(path, dpi=DPI, format="png", pil_kwargs={"compress_level": 3})
 
 
 def _row_height(row: Sequence[Tile], tile_width: int) -> int:
