@@ -244,14 +244,16 @@ def _starting_weights(cfg: CfgNode, eval_only: bool) -> WeightsFile | None:
 def _check_scratch(cfg: CfgNode) -> None:
     """Refuse a training from random weights that keeps some of them random for good."""
     cures = []
+    is_ssd = cfg.MODEL.META_ARCHITECTURE == "SSDSeg"
     if cfg.MODEL.BACKBONE.FREEZE_AT > 0:
         cures.append("MODEL.BACKBONE.FREEZE_AT 0")
-    if cfg.MODEL.META_ARCHITECTURE != "SSDSeg" and "FrozenBN" in cfg.MODEL.RESNETS.NORM:
+    if "FrozenBN" in cfg.MODEL.RESNETS.NORM and not is_ssd:
         cures.append("MODEL.RESNETS.NORM BN (or GN)")
     if cures:
         raise ConfigError(
             "MODEL.WEIGHTS is empty, and frozen layers would keep their random values: set "
-            f"{' and '.join(cures)}, as the *_scratch.yaml configs do, or give MODEL.WEIGHTS"
+            f"{' and '.join(cures)}{'' if is_ssd else ', as the *_scratch.yaml configs do'}, or "
+            "give MODEL.WEIGHTS"
         )
 
 

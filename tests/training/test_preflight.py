@@ -12,7 +12,7 @@ from torch import nn
 from d2pd.config import load_config
 from d2pd.d2 import ENGINE, build_model
 from d2pd.data.registration import register_from_config
-from d2pd.errors import DeviceError
+from d2pd.errors import ConfigError, DeviceError
 from d2pd.training import preflight
 from d2pd.training.preflight import (
     PreflightError,
@@ -110,6 +110,20 @@ def test_frozen_random_layers_are_refused_with_the_keys_to_change(make_cfg, opts
     head, lines = problems_of(make_cfg(*opts))
     assert head == "one thing is in the way of this run:"
     assert cure in lines[0]
+
+
+def test_frozen_random_layers_of_ssd_are_those_of_its_backbone():
+    ssd = load_config()
+    ssd.MODEL.META_ARCHITECTURE = "SSDSeg"
+    assert ssd.MODEL.RESNETS.NORM == "FrozenBN"  # which SSDSeg does not read
+    assert ssd.MODEL.BACKBONE.FREEZE_AT == 2
+    with pytest.raises(
+        ConfigError, match=r"set MODEL\.BACKBONE\.FREEZE_AT 0, or give MODEL.W"
+    ) as e:
+        preflight._check_scratch(ssd)
+    assert "RESNETS" not in str(e.value)
+    ssd.MODEL.BACKBONE.FREEZE_AT = 0
+    preflight._check_scratch(ssd)
 
 
 @pytest.mark.parametrize(("flag", "word"), [("resume", "--resume"), ("eval_only", "--eval-only")])
