@@ -81,6 +81,7 @@ SMALL += ["INPUT.MIN_SIZE_TEST", "128", "MODEL.DEVICE", "cpu"]
         ("step_cost.py", ["--images", "2", "--batch", "2", "--peak-runs", "1", *SMALL], 13),
         ("validation_cost.py", ["--images", "2", *SMALL], 3),
         ("checkpoint_cost.py", ["--images", "2", "--peak-runs", "0", *SMALL], 12),
+        ("augmentation_speed.py", ["--images", "2", "--size", "64", "80"], 10),
         ("miss_rate_cost.py", ["--data", "", "--detections", "900", "--peak-runs", "1"], 4),
     ],
 )
