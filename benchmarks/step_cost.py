@@ -24,8 +24,9 @@ from measuring import (
 )
 from report import OtherWork, report
 
-from d2pd.d2 import CfgNode, EventStorage, build_model
+from d2pd.d2 import CfgNode, EventStorage
 from d2pd.data.loader import build_train_dataset, first_samples
+from d2pd.modeling.build import build_model
 from d2pd.training.clipping import build_clipping
 from d2pd.training.culprits.gradients import gradient_norm
 from d2pd.training.culprits.sample_faults import find_faults

@@ -10,8 +10,9 @@ from drawn import drawn_config, make_parser
 from measuring import Samples, Turn, compare, time_in_turn, wait_for
 from report import OtherWork, report
 
-from d2pd.d2 import CfgNode, build_model
+from d2pd.d2 import CfgNode
 from d2pd.data.loader import build_test_loader, build_validation_loader
+from d2pd.modeling.build import build_model
 from d2pd.training.checkpoints.checkpointer import Checkpointer
 from d2pd.training.validation import validation_losses
 

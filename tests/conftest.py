@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -48,3 +49,14 @@ def quick_opts(drawn_root) -> list[str]:
         *("SOLVER.IMS_PER_BATCH", "2", "SOLVER.WARMUP_ITERS", "2", "TEST.EVAL_PERIOD", "0"),
         *("DATALOADER.NUM_WORKERS", "0", "MODEL.DEVICE", "cpu"),
     ]
+
+
+@pytest.fixture(scope="module")
+def without_pictures() -> Iterator[None]:
+    """Let whole runs draw nothing: it takes longer than they do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("d2pd.training.trainer.draw_found", lambda *_: {})
+        patch.setattr("d2pd.training.run.write_pictures", lambda _: {})
+        patch.setattr("d2pd.training.run.write_train_batch", lambda *_: None)
+        patch.setattr("d2pd.training.hooks.pictures.draw_curves", lambda *_, **__: None)
+        yield

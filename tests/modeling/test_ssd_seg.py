@@ -126,6 +126,13 @@ def test_an_image_without_labels_changes_nothing_for_the_others():
         torch.testing.assert_close(both[name], loss)
 
 
+def test_a_map_of_one_position_trains_on_a_single_image():
+    model = make_model(MODEL__SSD__EXTRA_LAYERS=[[8, 8, 2, 0]]).train()
+    assert model.map_sizes((72, 72))[-1] == (1, 1)
+    found, _ = losses_of(model, [sample(size=(72, 72))])
+    assert all(torch.isfinite(loss) for loss in found.values())
+
+
 def test_where_all_is_ignored_only_the_labels_count():
     model = make_model(MODEL__SSD__NEGATIVE_RATIO=1000.0).train()
     whole = [(0.0, 0.0, 96.0, 72.0)]

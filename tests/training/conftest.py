@@ -1,6 +1,6 @@
 """Detectors small enough to build in each test."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -39,14 +39,3 @@ def build_detector() -> Callable[..., nn.Module]:
         return build_model(cfg)
 
     return build
-
-
-@pytest.fixture(scope="module")
-def without_pictures() -> Iterator[None]:
-    """Let whole runs draw nothing: it takes longer than they do."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("d2pd.training.trainer.draw_found", lambda *_: {})
-        patch.setattr("d2pd.training.run.write_pictures", lambda _: {})
-        patch.setattr("d2pd.training.run.write_train_batch", lambda *_: None)
-        patch.setattr("d2pd.training.hooks.pictures.draw_curves", lambda *_, **__: None)
-        yield

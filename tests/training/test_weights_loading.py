@@ -162,7 +162,7 @@ def test_a_chosen_colour_makes_the_thermal_filters(vgg_files, caplog):
         (
             "vgg16",
             "vgg16_bn",
-            "VGG16 without batch norm, but the model has one with it: .* NAME vgg16, or",
+            "VGG16 without batch norm, but the model has one with it: .*NAME vgg16, or",
         ),
         (
             "vgg16_bn",
