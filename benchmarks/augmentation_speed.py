@@ -72,7 +72,8 @@ def build_variants(cfg: CfgNode, records: list[Record]) -> dict[str, Turn]:
         )
     for name, values in OTHERS.items():
         variants[name] = turn(cfg, SSD | values, samples)
-    variants[TORCHVISION] = over(samples, torchvision_chain(cfg), share=None)
+    if len(cfg.MODEL.PIXEL_MEAN) == 3:  # torchvision's know no other images
+        variants[TORCHVISION] = over(samples, torchvision_chain(cfg), share=None)
     variants[READING] = lambda _: [read_pictures(r, cfg.INPUT.MODALITY) for r in records]
     return variants
 

@@ -17,7 +17,7 @@ from d2pd.d2 import CfgNode
 from d2pd.data.augmentation import build_augmentation, least_visible_share, make_augmentation
 from d2pd.data.augmentation.geometry import RandomCrop, Resize, Rotation
 from d2pd.data.augmentation.photometry import PhotometricDistort
-from d2pd.data.augmentation.sizes import Jittered, ShortestEdge, resized_shape
+from d2pd.data.augmentation.sizes import FixedSize, Jittered, ShortestEdge, resized_shape
 from d2pd.data.augmentation.window import Crop, IoUCrop, LookThrough, ResizedCrop, ZoomOut
 from d2pd.errors import ConfigError
 
@@ -75,6 +75,16 @@ def test_boxes_scale_with_the_image():
     torch.testing.assert_close(
         out["boxes"].as_subclass(torch.Tensor), torch.tensor([[20.0, 40.0, 60.0, 120.0]])
     )
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4, 6])
+def test_channels_are_resized_as_they_would_be_alone(channels):
+    image = torch.randint(0, 256, (channels, 40, 50), dtype=torch.uint8)
+    out = Resize(FixedSize(64, 30))({"image": tv_tensors.Image(image)})["image"]
+    assert isinstance(out, tv_tensors.Image)
+    assert torch.equal(out, F.resize(image, [64, 30], antialias=True))
+    for plane, alone in zip(out, image, strict=True):
+        assert torch.equal(plane, F.resize(alone[None], [64, 30], antialias=True)[0])
 
 
 def test_length_0_leaves_everything_as_it_is():

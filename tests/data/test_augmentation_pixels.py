@@ -129,6 +129,7 @@ def test_file_that_is_no_list_of_transforms(tmp_path, text, said):
         ("- cv2", "has no transform 'cv2'"),
         ("- Compose: {transforms: []}", "has no transform 'Compose'"),
         ("- Blur: {blur_limit: large}", "Blur does not take {'blur_limit': 'large'}: "),
+        ("- Blur: {strength: 3}", "Blur does not take {'strength': 3}: .*strength"),
         ("- Normalize: {p: 0.01}", r"Normalize makes \(64, 64, 3\) float32 of a"),
         ("- ImageOnlyTransform: {p: 0.01}", "ImageOnlyTransform fails on an image: "),
         ("- FDA: {p: 0.01}", "FDA "),

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -153,8 +154,11 @@ def _build(package: Any, path: str | Path, name: str, arguments: dict[str, Any])
             "not go along; take it out, and see INPUT.AUG for flips, crops and rotation"
         )
     try:
-        return kind(**arguments)
-    except Exception as error:  # TypeError, ValueError, pydantic's
+        with warnings.catch_warnings():
+            # It only warns of an argument that it does not know, and goes on without.
+            warnings.simplefilter("error", UserWarning)
+            return kind(**arguments)
+    except Exception as error:  # TypeError, ValueError, pydantic's, or that warning
         raise ConfigError(f"{path}: {name} does not take {arguments}: {_line(error)}") from None
 
 

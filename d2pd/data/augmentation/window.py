@@ -16,7 +16,7 @@ from torchvision.ops import box_iou, clip_boxes_to_image
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from d2pd.data.augmentation.geometry import RandomCrop, Rotation
+from d2pd.data.augmentation.geometry import RandomCrop, Rotation, resize
 from d2pd.data.augmentation.sizes import ImageSize, Sizes, check_range, draw_integer, draw_number
 
 IOU_OPTIONS = (None, 0.0, 0.1, 0.3, 0.5, 0.7, 0.9)
@@ -236,9 +236,9 @@ def see_through(
     """
     rows, to_rows = _stretches(window.top, window.height, image.shape[1], size[0])
     columns, to_columns = _stretches(window.left, window.width, image.shape[2], size[1])
-    target = [to_rows.stop - to_rows.start, to_columns.stop - to_columns.start]
-    shown = F.resize(image[:, rows, columns].contiguous(), target, antialias=True)
-    if tuple(target) == tuple(size):
+    target = (to_rows.stop - to_rows.start, to_columns.stop - to_columns.start)
+    shown = resize(image[:, rows, columns].contiguous(), target)
+    if target == tuple(size):
         return shown
     canvas = image.new_tensor(list(fill)).reshape(-1, 1, 1).repeat(1, *size)
     canvas[:, to_rows, to_columns] = shown
