@@ -72,6 +72,8 @@ def test_peak_is_what_work_needs_for_a_moment():
 SMALL = ["MODEL.RESNETS.DEPTH", "18", "MODEL.RESNETS.RES2_OUT_CHANNELS", "64"]
 SMALL += ["MODEL.ROI_BOX_HEAD.FC_DIM", "32", "INPUT.MIN_SIZE_TRAIN", "(128,)"]
 SMALL += ["INPUT.MIN_SIZE_TEST", "128", "MODEL.DEVICE", "cpu"]
+SMALL_SSD = ["MODEL.BACKBONE.NAME", "vgg_light", "INPUT.FIXED_SIZE", "[128, 160]"]
+SMALL_SSD += ["MODEL.DEVICE", "cpu"]
 
 
 @pytest.mark.slow
@@ -82,6 +84,7 @@ SMALL += ["INPUT.MIN_SIZE_TEST", "128", "MODEL.DEVICE", "cpu"]
         ("validation_cost.py", ["--images", "2", *SMALL], 3),
         ("checkpoint_cost.py", ["--images", "2", "--peak-runs", "0", *SMALL], 12),
         ("augmentation_speed.py", ["--images", "2", "--size", "64", "80"], 10),
+        ("ssd_step_cost.py", ["--images", "2", *SMALL_SSD], 5),
         ("miss_rate_cost.py", ["--data", "", "--detections", "900", "--peak-runs", "1"], 4),
     ],
 )
