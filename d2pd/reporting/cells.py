@@ -6,6 +6,9 @@ import cv2
 import numpy as np
 from matplotlib import colormaps
 
+from d2pd.modeling.segmentation import IGNORE_INDEX
+from d2pd.reporting.sheet import Mark, Tile
+
 LEAST_WIDTH = 640
 """px: smaller pictures are enlarged, so that the lines between cells stay thin."""
 
@@ -13,6 +16,28 @@ DIMMED, TINT, LINE = 0.45, 0.6, 0.16
 """Of the picture what is left below the cells, and the shares of a cell's and a line's colour."""
 
 HEAT_COLOURS = "inferno"
+
+PAINTED_CELL, IGNORED_CELL = (64, 150, 255), (255, 176, 32)
+MASK_COLOURS = {1: PAINTED_CELL, IGNORE_INDEX: IGNORED_CELL}
+"""Of the values of ``modeling.segmentation.paint_mask``; background keeps the picture's."""
+
+
+def mask_tiles(of_sample: Tile, masks: Mapping[str, np.ndarray]) -> list[Tile]:
+    """Return a tile for each mask of a sample, with the boxes of the sample's own tile.
+
+    Args:
+        of_sample: Its picture, which the maps span, and its marks.
+        masks: (rows, columns) of ``modeling.segmentation.paint_mask`` by the name of the map.
+    """
+    tiles = []
+    for name, mask in masks.items():
+        image = colour_cells(of_sample.image, mask, MASK_COLOURS)
+        scale = image.shape[1] / of_sample.image.shape[1]
+        marks = [Mark([side * scale for side in m.bbox], m.kind) for m in of_sample.marks]
+        rows, columns = mask.shape
+        share = f"{100 * float((mask == 1).mean()):.1f}% painted"
+        tiles.append(Tile(image, f"mask of {name}, {rows}×{columns} cells, {share}", marks))
+    return tiles
 
 
 def colour_cells(

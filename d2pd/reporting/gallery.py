@@ -10,9 +10,8 @@ import numpy as np
 from d2pd.data.images import image_path, image_paths, read_image, read_pictures
 from d2pd.data.modality import CAMERAS
 from d2pd.errors import UserError
-from d2pd.modeling.segmentation import IGNORE_INDEX
 from d2pd.reporting.camera_pictures import sample_tiles, short_path
-from d2pd.reporting.cells import colour_cells
+from d2pd.reporting.cells import mask_tiles
 from d2pd.reporting.sheet import (
     DETECTION,
     FAULT,
@@ -26,10 +25,6 @@ from d2pd.reporting.sheet import (
 
 IMAGES_OF_A_SHEET = 8
 TILES_OF_A_ROW = 4
-
-PAINTED_CELL, IGNORED_CELL = (64, 150, 255), (255, 176, 32)
-MASK_COLOURS = {1: PAINTED_CELL, IGNORE_INDEX: IGNORED_CELL}
-"""Of the values of ``modeling.segmentation.paint_mask``; background keeps the picture's."""
 
 
 def draw_batch(
@@ -54,10 +49,12 @@ def draw_batch(
     """
     groups = [_sample_group(sample, class_names, image_format) for sample in samples]
     for group, painted in zip(groups, masks or [{}] * len(groups), strict=True):
-        group += _mask_tiles(group[0], painted)
+        group += mask_tiles(group[0], painted)
+    has_colours = any(len(sample["image"]) > 1 for sample in samples)
+    colours = f", {image_format} (shown in true colours)" if has_colours else ""
     heading = (
-        f"What the model gets: augmented, {image_format} (shown in true colours).  Green: "
-        f"{_learnt(class_names)}.  Hatched: ignore region, not learnt."
+        f"What the model gets: augmented{colours}.  Green: {_learnt(class_names)}.  Hatched: "
+        "ignore region, not learnt."
     )
     if masks:
         heading += (
@@ -191,18 +188,6 @@ def _sample_group(
     height, width = sample["image"].shape[-2:]
     caption = f"k={sample['k']}  {width}×{height}  {short_path(str(sample['file_name']))}"
     return sample_tiles(sample, image_format, caption, marks)
-
-
-def _mask_tiles(of_sample: Tile, masks: Mapping[str, np.ndarray]) -> list[Tile]:
-    tiles = []
-    for name, mask in masks.items():
-        image = colour_cells(of_sample.image, mask, MASK_COLOURS)
-        scale = image.shape[1] / of_sample.image.shape[1]
-        marks = [Mark([side * scale for side in m.bbox], m.kind) for m in of_sample.marks]
-        rows, columns = mask.shape
-        share = f"{100 * float((mask == 1).mean()):.1f}% painted"
-        tiles.append(Tile(image, f"mask of {name}, {rows}×{columns} cells, {share}", marks))
-    return tiles
 
 
 def detection_group(
