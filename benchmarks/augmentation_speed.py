@@ -50,7 +50,7 @@ def main() -> None:
         report(
             args,
             cfg,
-            data=describe(args),
+            data=describe(args, cfg),
             rows=compare(per_image, [(name, CHAIN) for name in variants if name != CHAIN], "s"),
             samples={"seconds per image": per_image},
             other_work=other_work,
@@ -143,8 +143,9 @@ def rates(seconds: list[float]) -> str:
     return f"{middle:.0f} images per second and core ({ordered[0]:.0f} to {ordered[-1]:.0f})"
 
 
-def describe(args: argparse.Namespace) -> str:
-    return f"{args.images} drawn pictures of {args.size[0]} x {args.size[1]} px, one thread"
+def describe(args: argparse.Namespace, cfg: CfgNode) -> str:
+    channels = f"{len(cfg.MODEL.PIXEL_MEAN)} channels ({cfg.INPUT.MODALITY})"
+    return f"{args.images} drawn pictures of {args.size[0]} x {args.size[1]} px, {channels}"
 
 
 if __name__ == "__main__":
