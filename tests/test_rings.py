@@ -38,6 +38,7 @@ PURE = (
     "d2pd.modeling.matching",
     "d2pd.modeling.post_processing",
     "d2pd.modeling.segmentation",
+    "d2pd.modeling.targets",
     "d2pd.evaluation.arrays",
     "d2pd.evaluation.assignment",
     "d2pd.evaluation.bootstrap",

@@ -20,9 +20,7 @@ from d2pd.d2 import (
 )
 from d2pd.errors import ConfigError
 from d2pd.modeling.anchors import AnchorShapes, centres, make_anchors
-from d2pd.modeling.box_coding import encode
 from d2pd.modeling.losses import multibox_loss
-from d2pd.modeling.matching import match_anchors
 from d2pd.modeling.network import Predictions, map_sizes
 from d2pd.modeling.post_processing import detect
 from d2pd.modeling.segmentation import segmentation_losses
@@ -36,6 +34,7 @@ from d2pd.modeling.ssd_parts import (
     read_iou_threshold,
     read_map_weights,
 )
+from d2pd.modeling.targets import Labels, anchor_targets
 
 Sample = dict[str, Any]
 Size = tuple[int, int]
@@ -112,11 +111,11 @@ class SSDSeg(nn.Module):
         map_sizes = self.map_sizes(_size(images.tensor))
         predictions = self.network(images.tensor)
         logits = self._seg_logits(predictions.features)
-        targets = [_targets(sample, self.device) for sample in batched_inputs]
+        labels = [_labels(sample, self.device) for sample in batched_inputs]
         with torch.autocast(self.device.type, enabled=False):
-            losses = self._multibox_losses(predictions, targets, self._anchors(images, map_sizes))
+            losses = self._multibox_losses(predictions, labels, self._anchors(images, map_sizes))
             if logits:
-                masks = self._masks(images, map_sizes, targets)
+                masks = self._masks(images, map_sizes, labels)
                 losses["loss_seg"] = self._segmentation_loss(logits, masks)
         return losses
 
@@ -187,8 +186,8 @@ class SSDSeg(nn.Module):
             For each image, by map name, (rows, columns) int64 of 0, 1 and ``IGNORE_INDEX``.
         """
         images = self.preprocess_image(batched_inputs)
-        targets = [_targets(sample, self.device) for sample in batched_inputs]
-        masks = self._masks(images, self.map_sizes(_size(images.tensor)), targets)
+        labels = [_labels(sample, self.device) for sample in batched_inputs]
+        masks = self._masks(images, self.map_sizes(_size(images.tensor)), labels)
         return [{name: each[i] for name, each in masks.items()} for i in range(len(images))]
 
     def map_sizes(self, image_size: Size) -> list[Size]:
@@ -213,35 +212,21 @@ class SSDSeg(nn.Module):
         return _anchors_of(self.anchor_shapes, tuple(map_sizes), _size(images.tensor), self.device)
 
     def _multibox_losses(
-        self, predictions: Predictions, targets: Sequence[Mapping[str, Tensor]], anchors: Tensor
+        self, predictions: Predictions, labels: Sequence[Labels], anchors: Tensor
     ) -> dict[str, Tensor]:
-        classes, deltas = [], []
-        for target in targets:
-            of_anchors, of_positives = self._learn(anchors, target)
-            classes.append(of_anchors)
-            deltas.append(of_positives)
-        matched_classes, target_deltas = torch.stack(classes), torch.cat(deltas)
+        weights = self.detection.bbox_reg_weights
+        of_images = [anchor_targets(anchors, each, self.iou_threshold, weights) for each in labels]
+        target_deltas = torch.cat([deltas for _, deltas in of_images])
         loss_cls, loss_box_reg = multibox_loss(
             predictions.cls_logits.float(),
             predictions.box_deltas.float(),
-            matched_classes,
+            torch.stack([classes for classes, _ in of_images]),
             target_deltas,
             num_positives=self._mean_over_processes(len(target_deltas)),
             negative_ratio=self.negative_ratio,
             smooth_l1_beta=self.smooth_l1_beta,
         )
         return {"loss_cls": loss_cls, "loss_box_reg": loss_box_reg * self.box_loss_weight}
-
-    def _learn(self, anchors: Tensor, target: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return what the anchors of an image learn, as ``multibox_loss`` takes it."""
-        boxes, regions = target["boxes"], target["ignore_boxes"]
-        is_ignore = torch.arange(len(boxes) + len(regions), device=boxes.device) >= len(boxes)
-        matches = match_anchors(anchors, torch.cat([boxes, regions]), is_ignore, self.iou_threshold)
-        is_positive = matches >= 0
-        labels = matches[is_positive]
-        matches[is_positive] = target["classes"][labels]
-        weights = self.detection.bbox_reg_weights
-        return matches, encode(boxes[labels], anchors[is_positive], weights)
 
     def _mean_over_processes(self, count: int) -> float:
         """Return the mean of a count, at least 1: all processes divide by the same number."""
@@ -259,12 +244,12 @@ class SSDSeg(nn.Module):
         self,
         images: ImageList,
         map_sizes: Sequence[Size],
-        targets: Sequence[Mapping[str, Tensor]],
+        labels: Sequence[Labels],
     ) -> dict[str, Tensor]:
         batch_size = _size(images.tensor)
         of_images = [
-            self.painter.masks(size, batch_size, map_sizes, each["boxes"], each["ignore_boxes"])
-            for size, each in zip(images.image_sizes, targets, strict=True)
+            self.painter.masks(size, batch_size, map_sizes, each.boxes, each.ignore_boxes)
+            for size, each in zip(images.image_sizes, labels, strict=True)
         ]
         return {name: torch.stack([each[name] for each in of_images]) for name in self.seg_heads}
 
@@ -305,15 +290,11 @@ def _size(images: Tensor) -> Size:
     return (images.shape[-2], images.shape[-1])
 
 
-def _targets(sample: Sample, device: torch.device) -> dict[str, Tensor]:
+def _labels(sample: Sample, device: torch.device) -> Labels:
     instances = sample["instances"]
     boxes = instances.gt_boxes.tensor.to(device, torch.float32)
-    regions = sample.get("ignore_boxes", boxes.new_zeros(0, 4))
-    return {
-        "boxes": boxes,
-        "classes": instances.gt_classes.to(device),
-        "ignore_boxes": regions.to(device, torch.float32),
-    }
+    regions = sample.get("ignore_boxes", boxes.new_zeros(0, 4)).to(device, torch.float32)
+    return Labels(boxes, instances.gt_classes.to(device), regions)
 
 
 def _scaled(instances: Instances, sample: Sample) -> Instances:
