@@ -137,7 +137,7 @@ def test_maps_without_a_list_are_refused():
 
 
 def test_no_anchor_of_ssd300_overlaps_a_person_of_23_x_55_px_by_more_than_39_percent():
-    """At every place of a KAIST frame: what facts/ssd_seg.md says, and why SSD300 misses people."""
+    """At every place of a KAIST frame: why SSD300 misses people."""
     y, x = torch.meshgrid(torch.arange(0, 458, 3), torch.arange(0, 618, 3), indexing="ij")
     corners = torch.stack([x.flatten(), y.flatten()], dim=1).double()
     frame = {(512, 640): torch.cat((corners, corners + torch.tensor([23.0, 55])), dim=1)}
