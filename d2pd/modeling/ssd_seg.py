@@ -1,5 +1,6 @@
 """SSD with segmentation infusion as a meta-architecture: Detectron2's contract over pure parts."""
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -176,20 +177,6 @@ class SSDSeg(nn.Module):
             for i, size in enumerate(images.image_sizes)
         ]
 
-    def masks(self, batched_inputs: list[Sample]) -> list[dict[str, Tensor]]:
-        """Paint the masks that a batch is trained on, for a picture.
-
-        Args:
-            batched_inputs: See the class, with labels.
-
-        Returns:
-            For each image, by map name, (rows, columns) int64 of 0, 1 and ``IGNORE_INDEX``.
-        """
-        images = self.preprocess_image(batched_inputs)
-        labels = [_labels(sample, self.device) for sample in batched_inputs]
-        masks = self._masks(images, self.map_sizes(_size(images.tensor)), labels)
-        return [{name: each[i] for name, each in masks.items()} for i in range(len(images))]
-
     def map_sizes(self, image_size: Size) -> list[Size]:
         """Return (rows, columns) of every map.
 
@@ -265,7 +252,9 @@ class SSDSeg(nn.Module):
         )
         storage = get_event_storage()
         for name, loss in of_maps.items():
-            storage.put_scalar(f"loss_seg/{name}", loss.detach().item())
+            value = loss.detach().item()
+            if math.isfinite(value):  # else the step is refused, and medians keep their numbers
+                storage.put_scalar(f"loss_seg/{name}", value)
         return total
 
     def _detections(

@@ -10,8 +10,9 @@ from torchvision.ops import box_iou
 
 from d2pd.d2 import META_ARCH_REGISTRY, EventStorage
 from d2pd.errors import ConfigError
-from d2pd.modeling.segmentation import IGNORE_INDEX
+from d2pd.modeling.segmentation import IGNORE_INDEX, segmentation_losses
 from d2pd.modeling.ssd_seg import SSDSeg
+from d2pd.training.culprits.sample_faults import find_faults
 from d2pd.training.validation import measure_images
 
 WITHOUT_SEG = {"MODEL__SSD__SEG__MAPS": []}
@@ -253,10 +254,17 @@ def test_without_layers_there_is_no_heat_map():
         make_model(**WITHOUT_SEG).eval().heat_maps([sample(None)])
 
 
-def test_masks_of_a_batch_are_those_it_is_trained_on():
-    model = make_model()
+def test_a_batch_learns_masks_that_ignore_its_padding(monkeypatch):
+    learnt = []
+    monkeypatch.setattr(
+        "d2pd.modeling.ssd_seg.segmentation_losses",
+        lambda logits, masks, *rest: (
+            learnt.append(masks) or segmentation_losses(logits, masks, *rest)
+        ),
+    )
     small = sample(((8, 8, 24, 40),), regions=[(64.0, 48.0, 80.0, 64.0)])
-    mask = model.masks([small, sample((), size=(80, 112))])[0]["conv4_3"]
+    losses_of(make_model().train(), [small, sample((), size=(80, 112))])
+    mask = learnt[0]["conv4_3"][0]
     assert mask.shape == (10, 14)
     expected = torch.zeros(10, 14, dtype=torch.int64)
     expected[:, 12:] = expected[9:] = IGNORE_INDEX  # beyond 96 x 72
@@ -265,11 +273,47 @@ def test_masks_of_a_batch_are_those_it_is_trained_on():
     assert torch.equal(mask, expected)
 
 
+@pytest.mark.parametrize(
+    "box", [(10, 12, 10, 60), (40, 12, 10, 60), (math.nan, 12, 40, 60), (10, 12, math.inf, 60)]
+)
+@pytest.mark.parametrize("others", [(), ((10, 12, 40, 60),)])
+def test_a_label_without_area_makes_the_loss_infinite_and_has_its_image_named(box, others):
+    batch = [
+        sample() | {"file_name": "sound.png"},
+        sample((box, *others), (1, 1)) | {"file_name": "bad.png"},
+    ]
+    losses, _ = losses_of(make_model().train(), batch)
+    assert not torch.isfinite(losses["loss_box_reg"])
+    assert torch.isfinite(losses["loss_cls"] + losses["loss_seg"])
+    faults = find_faults(batch, num_classes=2)
+    assert [fault.index for fault in faults] == [1]
+    assert str(faults[0]).startswith("bad.png: target box 0 [")
+
+
+def test_a_loss_that_is_not_finite_is_kept_out_of_the_medians():
+    broken = sample()
+    broken["image"] = torch.full((3, 72, 96), math.nan)
+    losses, logged = losses_of(make_model().train(), [broken])
+    assert losses["loss_seg"].isnan()
+    assert logged == {}
+
+
+def test_detection_in_inference_mode_does_not_spoil_training():
+    model = make_model()
+    with torch.inference_mode():
+        model.eval()([sample(None)])
+    losses, _ = losses_of(model.train(), [sample()])
+    sum(losses.values()).backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+
+
 def test_validation_measures_it_without_a_trace():
     model = make_model().train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     one = sample() | {"k": 0, "file_name": "a.png"}
-    first, second = (measure_images(model, [one], seed=1)[0].losses for _ in range(2))
+    with EventStorage(0) as of_training:
+        first, second = (measure_images(model, [one], seed=1)[0].losses for _ in range(2))
+    assert of_training.latest() == {}
     assert first == second
     assert set(first) == {"total_loss", "loss_cls", "loss_box_reg", "loss_seg"}
     assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items())
