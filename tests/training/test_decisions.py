@@ -198,6 +198,29 @@ def test_a_validation_loss_without_a_dataset_is_refused(cfg, section, metric, bu
 
 
 @pytest.mark.parametrize(
+    ("section", "build"),
+    [("EARLY_STOPPING", build_early_stopping), ("BEST_CHECKPOINT", build_best_model)],
+)
+@pytest.mark.parametrize("place", ["", "decisions_toys/"])
+def test_a_miss_rate_of_data_that_has_none_is_refused(cfg, registered, section, build, place):
+    cfg.DATASETS.TEST = (registered, "people_val") if place else (registered,)
+    metric = f"{place}MR/reasonable/all"
+    cfg[section].METRIC = metric if section == "EARLY_STOPPING" else (metric,)
+    with pytest.raises(ConfigError) as caught:
+        build(cfg)
+    assert str(caught.value) == (
+        f"{section}.METRIC {metric}: decisions_toys has no miss rate, which needs KAIST data, or "
+        "MISS_RATE.SETTINGS that say which boxes are to be found: name bbox/AP, or give such "
+        "settings"
+    )
+    cfg.MISS_RATE.SETTINGS.reasonable = CfgNode({"HEIGHT": [55, 1000]})
+    assert build(cfg)
+    cfg.MISS_RATE.SETTINGS.clear()
+    MetadataCatalog.get(registered).evaluator_type = "kaist"
+    assert build(cfg)
+
+
+@pytest.mark.parametrize(
     ("tests", "validation", "named", "expected"),
     [
         (("a",), "", (), ["bbox/AP"]),

@@ -9,9 +9,10 @@ from functools import partial
 
 from torch import nn
 
-from d2pd.d2 import CfgNode
+from d2pd.d2 import CfgNode, DatasetCatalog
 from d2pd.data.loader import build_validation_loader
 from d2pd.errors import ConfigError
+from d2pd.evaluation.build import has_miss_rate
 from d2pd.training.deciding.best_value import BestValue, metric_mode
 from d2pd.training.deciding.patience import Patience
 from d2pd.training.deciding.watched_metric import WatchedMetric
@@ -85,7 +86,8 @@ def build_early_stopping(cfg: CfgNode) -> EarlyStopping | None:
 
     Raises:
         ConfigError: If no evaluation would come before the last iteration, the metric needs a
-            dataset that is not named, or which way it is better cannot be told.
+            dataset that is not named, or is a miss rate of one that has none, or which way it is
+            better cannot be told.
     """
     settings = cfg.EARLY_STOPPING
     name = settings.METRIC
@@ -123,8 +125,8 @@ def build_best_model(cfg: CfgNode) -> BestModel | None:
         cfg: Read here: BEST_CHECKPOINT, and what tells when there are metrics; kept with the model.
 
     Raises:
-        ConfigError: If a metric needs a dataset that is not named, or which way it is better
-            cannot be told.
+        ConfigError: If a metric needs a dataset that is not named, or is a miss rate of one that
+            has none, or which way it is better cannot be told.
     """
     contests = [
         Contest(
@@ -182,6 +184,7 @@ def _watch(cfg: CfgNode, name: str, section: str) -> WatchedMetric:
             f"{section}.METRIC {name}: DATASETS.TEST has {len(tests)} datasets, and each has its "
             f"own: name {' or '.join(f'{dataset}/{name}' for dataset in tests)}"
         )
+    _check_miss_rate(cfg, name, section)
     if not name.startswith(OF_VALIDATION):
         return WatchedMetric(name, cfg.TEST.EVAL_PERIOD, f"{section}.METRIC")
     if not validation_dataset(cfg):
@@ -190,6 +193,18 @@ def _watch(cfg: CfgNode, name: str, section: str) -> WatchedMetric:
             "dataset in VALIDATION.DATASET or DATASETS.TEST"
         )
     return WatchedMetric(name, validation_period(cfg), f"{section}.METRIC")
+
+
+def _check_miss_rate(cfg: CfgNode, metric: str, section: str) -> None:
+    """Refuse a miss rate of a dataset that has none."""
+    for name in cfg.DATASETS.TEST:
+        is_of_it = metric.startswith(("MR/", f"{name}/MR/"))
+        if is_of_it and name in DatasetCatalog and not has_miss_rate(cfg, name):
+            raise ConfigError(
+                f"{section}.METRIC {metric}: {name} has no miss rate, which needs KAIST data, or "
+                "MISS_RATE.SETTINGS that say which boxes are to be found: name bbox/AP, or give "
+                "such settings"
+            )
 
 
 def _datasets_behind(cfg: CfgNode, metric: str) -> list[str]:
