@@ -23,6 +23,8 @@ LARGEST = sys.float_info.max
 BEST = "best/"
 """Before the name of a metric: its best value so far."""
 VALIDATION = "val/"
+LOSS_SCALE = "loss_scale"
+"""What fp16 multiplies the loss by, which is no loss."""
 SIZE_RANGES = ("APs", "APm", "APl")
 MOST_CLASSES = 8
 """Of more curves than these in one panel, none could be told apart."""
@@ -152,8 +154,8 @@ def miss_rates(names: Iterable[str]) -> list[str]:
 
 
 def training_losses(names: Iterable[str]) -> list[str]:
-    """Return the parts of the training loss, without their sum."""
-    return sorted(name for name in names if name.startswith("loss_"))
+    """Return the parts of the training loss, without their sum; ``loss_seg`` also map by map."""
+    return sorted(name for name in names if name.startswith("loss_") and name != LOSS_SCALE)
 
 
 def _task(name: str) -> str:

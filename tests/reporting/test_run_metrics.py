@@ -12,6 +12,7 @@ from d2pd.reporting.run_metrics import (
     precision_metrics,
     read_metrics,
     read_stop,
+    training_losses,
 )
 
 
@@ -119,3 +120,8 @@ def test_of_many_miss_rates_the_reasonable_ones_are_drawn():
     assert miss_rates([*others, *reasonable]) == reasonable
     assert miss_rates(others) == others
     assert miss_rates(reasonable[:1] + others[:1]) == [others[0], reasonable[0]]
+
+
+def test_the_parts_of_the_loss_are_not_what_it_is_scaled_by():
+    names = ["total_loss", "loss_seg/conv7", "loss_scale", "loss_seg", "loss_cls", "val/loss_cls"]
+    assert training_losses(names) == ["loss_cls", "loss_seg", "loss_seg/conv7"]

@@ -60,8 +60,8 @@ def _absent(given: Evaluated, found: Measured) -> Iterator[str]:
         yield f"No miss rate for {', '.join(empty)}: no label to find there."
     if not given.detections.scores.size:
         yield (
-            "Not a single detection: the model is not trained yet, or "
-            "MODEL.ROI_HEADS.SCORE_THRESH_TEST is too high."
+            "Not a single detection: the model is not trained yet, or SCORE_THRESH_TEST (below "
+            "MODEL.ROI_HEADS; of SSDSeg, below MODEL.SSD) is too high."
         )
 
 
