@@ -11,7 +11,7 @@ import numpy as np
 from d2pd.d2 import CfgNode, DatasetCatalog, MetadataCatalog
 from d2pd.data.loader import MappedRecords, first_samples
 from d2pd.errors import ConfigError, UserError
-from d2pd.modeling.network import map_sides
+from d2pd.modeling.network import map_sizes
 from d2pd.modeling.ssd_parts import (
     build_anchor_shapes,
     build_mask_painter,
@@ -71,7 +71,7 @@ def painted_masks(
         map; nothing at all where the model has no such layers.
 
     Raises:
-        ConfigError: If the keys of the maps do not fit together.
+        ConfigError: If the keys of the maps do not fit together, or a sample is too small for them.
     """
     if cfg.MODEL.META_ARCHITECTURE != "SSDSeg" or not any(cfg.MODEL.SSD.SEG.MAPS):
         return []
@@ -79,10 +79,10 @@ def painted_masks(
     layers = read_extra_layers(cfg)
     painted = []
     for sample in samples:
-        size = tuple(sample["image"].shape[-2:])
-        map_sizes = list(zip(*(map_sides(side, layers) for side in size), strict=True))
+        height, width = sample["image"].shape[-2:]
+        size = (height, width)
         boxes = sample["instances"].gt_boxes.tensor
-        masks = painter.masks(size, size, map_sizes, boxes, sample["ignore_boxes"])
+        masks = painter.masks(size, size, map_sizes(size, layers), boxes, sample["ignore_boxes"])
         painted.append({name: mask.numpy() for name, mask in masks.items()})
     return painted
 
