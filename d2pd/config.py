@@ -5,7 +5,6 @@ Config stops at the builders: the code below them takes plain arguments.
 
 import argparse
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import yaml
 from d2pd.config_keys import (
     ALLOWED_VALUES,
     EASYDICT_KEYS,
+    HIGHEST_VALUES,
     HONOURED,
     LOWEST_VALUES,
     OPEN_GROUPS,
@@ -30,6 +30,9 @@ from d2pd.data.modality import channels_of
 from d2pd.errors import ConfigError, MissingFileError
 
 logger = logging.getLogger(__name__)
+
+FLOAT32_MAX = 3.4e38
+LEVELS = 255
 
 
 def load_config(config_file: str | Path = "", opts: Sequence[str] = ()) -> CfgNode:
@@ -147,11 +150,7 @@ def check_config(cfg: CfgNode) -> None:
         value = lookup(cfg, key)
         if value not in allowed:
             raise ConfigError(f"{key} is {value!r}; allowed: {', '.join(allowed)}")
-    for key, least in LOWEST_VALUES.items():
-        if not lookup(cfg, key) >= least:
-            raise ConfigError(f"{key} is {lookup(cfg, key)}; it must be at least {least}")
-        if not math.isfinite(lookup(cfg, key)):
-            raise ConfigError(f"{key} is {lookup(cfg, key)}; it must be finite")
+    _check_ranges(cfg)
     _check_expected_results(cfg.TEST.EXPECTED_RESULTS)
     _check_metrics(cfg)
     _check_schedule(cfg.SOLVER)
@@ -162,6 +161,18 @@ def check_config(cfg: CfgNode) -> None:
             "same ones each time: leave one of them out"
         )
     _check_keys(cfg, defaults)
+
+
+def _check_ranges(cfg: CfgNode) -> None:
+    for key, least in LOWEST_VALUES.items():
+        value = lookup(cfg, key)
+        if not value >= least:
+            raise ConfigError(f"{key} is {value}; it must be at least {least}")
+        if value > FLOAT32_MAX:
+            raise ConfigError(f"{key} is {value}; it must be finite, in float32 too")
+    for key, most in HIGHEST_VALUES.items():
+        if lookup(cfg, key) > most:
+            raise ConfigError(f"{key} is {lookup(cfg, key)}; it must be at most {most}")
 
 
 def _check_keys(cfg: CfgNode, defaults: Mapping[str, Any]) -> None:
@@ -191,6 +202,20 @@ def _check_channels(cfg: CfgNode) -> None:
         raise ConfigError(
             f"MODEL.PIXEL_MEAN has {len(mean)} values, MODEL.PIXEL_STD {len(std)}: both need one "
             "for each channel"
+        )
+    for number in (*mean, *std):
+        if type(number) not in (int, float) or not abs(number) <= FLOAT32_MAX:
+            raise ConfigError(
+                f"MODEL.PIXEL_MEAN {list(mean)} and MODEL.PIXEL_STD {list(std)} must be finite "
+                f"numbers; {number!r} is not one"
+            )
+    if not all(0 <= number <= LEVELS for number in mean):
+        raise ConfigError(
+            f"MODEL.PIXEL_MEAN is {list(mean)}; levels of a pixel go from 0 to {LEVELS}"
+        )
+    if not all(number > 0 for number in std):
+        raise ConfigError(
+            f"MODEL.PIXEL_STD is {list(std)}; it divides the images: give numbers above 0"
         )
     channels_of(cfg.INPUT.MODALITY, len(mean))
 

@@ -128,6 +128,33 @@ def write(path: Path, text: str) -> Path:
         ("BEST_CHECKPOINT: {METRIC: ['']}\n", "METRIC names '', which is no metric"),
         ("SOLVER: {BASE_LR: .inf}\n", "SOLVER.BASE_LR is inf; it must be finite"),
         ("DETERMINISTIC: True\nCUDNN_BENCHMARK: True\n", "DETERMINISTIC True wants the same ones"),
+        *(
+            (f"MODEL: {{SSD: {{{name}: {value}}}}}\n", f"MODEL.SSD.{name} is {shown}; it must be")
+            for name, value, shown in (
+                ("L2_NORM_SCALE", ".nan", "nan"),
+                ("L2_NORM_SCALE", "1.0e+308", "1e+308"),
+                ("NEGATIVE_RATIO", "-1.5", "-1.5"),
+                ("SMOOTH_L1_BETA", ".inf", "inf"),
+                ("BBOX_REG_LOSS_WEIGHT", "-2.0", "-2.0"),
+                ("SCORE_THRESH_TEST", "1.5", "1.5"),
+                ("SCORE_THRESH_TEST", ".nan", "nan"),
+                ("TOPK_CANDIDATES_TEST", "0", "0"),
+                ("NMS_THRESH_TEST", ".inf", "inf"),
+                ("SOFT_NMS_SIGMA", ".nan", "nan"),
+            )
+        ),
+        ("TEST: {DETECTIONS_PER_IMAGE: 0}\n", "DETECTIONS_PER_IMAGE is 0; it must be at least 1"),
+        ("MODEL: {PIXEL_STD: [1.0, 0.0, 1.0]}\n", "PIXEL_STD is [1.0, 0.0, 1.0]; it divides"),
+        ("MODEL: {PIXEL_STD: [1.0, -1.0, 1.0]}\n", "PIXEL_STD is [1.0, -1.0, 1.0]; it divides"),
+        ("MODEL: {PIXEL_MEAN: [1.0, -5.0, 1.0]}\n", "PIXEL_MEAN is [1.0, -5.0, 1.0]; levels of"),
+        *(
+            (f"MODEL: {{PIXEL_MEAN: [1.0, {value}, 1.0]}}\n", "must be finite numbers; ")
+            for value in (".nan", ".inf", "a", "[1.0]", "null", "true", "1.0e+300")
+        ),
+        (
+            "INPUT: {AUG: {RESIZED_CROP_RATIO: [0.5, 2.0]}}\n",
+            "RESIZED_CROP_RATIO is (0.5, 2.0), but INPUT.AUG.RESIZED_CROP_SCALE is ()",
+        ),
         ("EARLY_STOPPING: {MIN_DELTA: .inf}\n", "MIN_DELTA is inf; it must be finite"),
         ("DATALOADER: {NUM_WORKERS: -1}\n", "DATALOADER.NUM_WORKERS is -1; it must be at least 0"),
         ("DATASETS: {SYNTHETIC: {NUM_TRAIN: 0}}\n", "NUM_TRAIN is 0; it must be at least 1"),

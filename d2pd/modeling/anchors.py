@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +13,8 @@ KEYS = (
     "MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS",
     "MODEL.SSD.EXTRA_SQUARE_SIZES",
 )
+
+_LONGEST = 1e6
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class AnchorShapes:
 
     Raises:
         ValueError: If the lists do not have one entry for each map, if a map has no anchor, or if
-            a number is not positive and finite.
+            a number is not positive and at most 1e6.
 
     Source: Liu et al., SSD, ECCV 2016, section 2.2.
     """
@@ -46,8 +49,10 @@ class AnchorShapes:
                 )
             )
         for of_maps, key in zip(lists, KEYS, strict=True):
-            if not all(0 < number < float("inf") for of_map in of_maps for number in of_map):
-                raise ValueError(f"{key} must be positive numbers, got {of_maps}")
+            if not all(_is_length(number) for of_map in of_maps for number in of_map):
+                raise ValueError(
+                    f"{key} must be positive numbers of at most {_LONGEST:.0f}, got {of_maps}"
+                )
         if 0 in self.num_per_position:
             raise ValueError(
                 f"map {self.num_per_position.index(0)} has no anchor: {KEYS[0]} and {KEYS[1]}, "
@@ -93,6 +98,12 @@ class AnchorShapes:
                 f"the network has {num_maps} maps of features, but {KEYS[0]} has "
                 f"{len(self.sizes)} lists: give one for each map"
             )
+
+
+def _is_length(number: Any) -> bool:
+    """Tell whether it is a number, and in range: further out float32 makes anchors infinite."""
+    is_number = isinstance(number, int | float) and not isinstance(number, bool)
+    return is_number and 0 < number <= _LONGEST
 
 
 def centres(map_side: int, image_side: int) -> Tensor:

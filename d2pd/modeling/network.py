@@ -185,7 +185,8 @@ def map_sizes(
             height, width = image_size
             raise ConfigError(
                 f"images of {height} x {width} px (height x width) are too small: map {name} "
-                f"would be {max(rows, 0)} x {max(columns, 0)}; raise INPUT.FIXED_SIZE or "
-                "INPUT.MIN_SIZE_*, or take layers from MODEL.SSD.EXTRA_LAYERS"
+                f"would be {max(rows, 0)} x {max(columns, 0)}; raise INPUT.FIXED_SIZE, "
+                "INPUT.MIN_SIZE_* or the lower INPUT.AUG.SCALE_JITTER, or take "
+                "layers from MODEL.SSD.EXTRA_LAYERS"
             )
     return sizes

@@ -38,7 +38,7 @@ class DetectionOptions:
     detections_per_image: int
 
     def __post_init__(self) -> None:
-        if self.soft_nms_sigma <= 0:
+        if not self.soft_nms_sigma > 0:
             raise ConfigError(
                 f"MODEL.SSD.SOFT_NMS_SIGMA is {self.soft_nms_sigma}, and must be above 0"
             )

@@ -13,6 +13,13 @@ from d2pd.modeling.network import ExtraLayer, SSDNetwork, map_names
 from d2pd.modeling.post_processing import DetectionOptions
 from d2pd.modeling.segmentation import MaskPainter
 
+MOST_CHANNELS = 16384
+MOST_PADDING = 2
+"""From 3 on a 3x3 convolution would read nothing but padding along the rim."""
+
+MOST_WEIGHT = 1e6
+"""Of a factor in a loss; far beyond it float32 has no room."""
+
 
 def read_extra_layers(cfg: CfgNode) -> list[ExtraLayer]:
     """Read ``MODEL.SSD.EXTRA_LAYERS``.
@@ -26,7 +33,10 @@ def read_extra_layers(cfg: CfgNode) -> list[ExtraLayer]:
         if not is_row or not all(type(number) is int for number in entry):
             raise _no_layer(entry)
         layer = ExtraLayer(*entry)
-        if min(layer.squeezed, layer.channels, layer.stride) < 1 or layer.padding < 0:
+        widths = (layer.squeezed, layer.channels)
+        if min(*widths, layer.stride) < 1 or max(widths) > MOST_CHANNELS:
+            raise _no_layer(entry)
+        if not 0 <= layer.padding <= MOST_PADDING:
             raise _no_layer(entry)
         layers.append(layer)
     return layers
@@ -35,7 +45,8 @@ def read_extra_layers(cfg: CfgNode) -> list[ExtraLayer]:
 def _no_layer(entry: Any) -> ConfigError:
     return ConfigError(
         f"MODEL.SSD.EXTRA_LAYERS has {entry!r}, which is not [channels of the 1x1 convolution, "
-        "channels of the 3x3 convolution, stride, padding], such as [256, 512, 2, 1]"
+        "channels of the 3x3 convolution, stride, padding], such as [256, 512, 2, 1]; channels are "
+        f"at most {MOST_CHANNELS}, the padding {MOST_PADDING}"
     )
 
 
@@ -92,9 +103,13 @@ def build_mask_painter(cfg: CfgNode, anchor_shapes: AnchorShapes) -> MaskPainter
     """Build what paints the masks of the maps that ``MODEL.SSD.SEG.MAPS`` flags.
 
     Raises:
-        ConfigError: If there is not a flag for each map.
+        ConfigError: If there is not a flag, True or False, for each map.
     """
     seg = cfg.MODEL.SSD.SEG
+    if not all(isinstance(flag, bool) for flag in seg.MAPS):
+        raise ConfigError(
+            f"MODEL.SSD.SEG.MAPS is {list(seg.MAPS)}; it holds True or False for each map"
+        )
     return MaskPainter(
         anchor_shapes.of_maps,
         map_names(len(anchor_shapes.sizes) - 2),
@@ -123,7 +138,7 @@ def read_map_weights(cfg: CfgNode, names: Sequence[str]) -> dict[str, float]:
     """Read the factor on the loss of each map that has a segmentation layer; 1 by default.
 
     Raises:
-        ConfigError: If there is not a factor for each of these maps.
+        ConfigError: If there is not a factor of 0 or more for each of these maps.
     """
     weights = cfg.MODEL.SSD.SEG.MAP_WEIGHTS or [1.0] * len(names)
     if len(weights) != len(names):
@@ -132,7 +147,15 @@ def read_map_weights(cfg: CfgNode, names: Sequence[str]) -> dict[str, float]:
             f"MODEL.SSD.SEG.MAPS are True ({', '.join(names) or 'none'}): give a factor for each "
             "of these, or []"
         )
+    if not all(_is_factor(weight) for weight in weights):
+        raise ConfigError(
+            f"MODEL.SSD.SEG.MAP_WEIGHTS is {list(weights)}; a factor is a number of 0 or more"
+        )
     return dict(zip(names, weights, strict=True))
+
+
+def _is_factor(number: Any) -> bool:
+    return type(number) in (int, float) and 0 <= number <= MOST_WEIGHT
 
 
 def read_detection_options(cfg: CfgNode) -> DetectionOptions:
@@ -143,7 +166,7 @@ def read_detection_options(cfg: CfgNode) -> DetectionOptions:
     """
     ssd = cfg.MODEL.SSD
     weights = tuple(ssd.BBOX_REG_WEIGHTS)
-    if len(weights) != 4 or not all(weight > 0 for weight in weights):
+    if len(weights) != 4 or not all(_is_factor(weight) and weight > 0 for weight in weights):
         raise ConfigError(
             f"MODEL.SSD.BBOX_REG_WEIGHTS is {weights}; give a positive factor for each of x, y, "
             "width and height"

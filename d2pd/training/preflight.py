@@ -17,6 +17,8 @@ from d2pd.data.dataset_checks import PHOTO_FORMATS, missing_files, unreadable_la
 from d2pd.errors import ConfigError, DeviceError, MissingFileError, UserError
 from d2pd.evaluation.build import miss_rate_protocol
 from d2pd.modeling.build import build_model
+from d2pd.modeling.network import map_sizes
+from d2pd.modeling.ssd_parts import read_extra_layers
 from d2pd.training.checkpoints.checkpoint_choice import Choice, choose_checkpoint
 from d2pd.training.checkpoints.mirror import check_mirror
 from d2pd.training.deciding.decisions import (
@@ -80,6 +82,7 @@ def check_run(
             check()
         except UserError as error:
             problems.extend(str(error).split("\n"))
+    problems = list(dict.fromkeys(problems))  # two checks may trip over the same value
     if problems:
         count = f"{len(problems)} things are" if len(problems) > 1 else "one thing is"
         lines = "\n".join(f"  {number}. {text}" for number, text in enumerate(problems, 1))
@@ -155,6 +158,10 @@ def _check_device(cfg: CfgNode) -> None:
 def _check_augmentation(cfg: CfgNode) -> None:
     for is_train in (True, False):
         build_augmentation(cfg, is_train=is_train)
+    if cfg.MODEL.META_ARCHITECTURE == "SSDSeg" and len(cfg.INPUT.FIXED_SIZE):
+        lowest = min([1.0, *cfg.INPUT.AUG.SCALE_JITTER])
+        height, width = (max(1, round(side * lowest)) for side in cfg.INPUT.FIXED_SIZE)
+        map_sizes((height, width), read_extra_layers(cfg))
 
 
 def check_datasets(cfg: CfgNode, names: Sequence[str], key: str = "DATASETS.TRAIN") -> None:

@@ -19,7 +19,7 @@ from d2pd.data.augmentation.geometry import RandomCrop, Resize, Rotation
 from d2pd.data.augmentation.photometry import PhotometricDistort
 from d2pd.data.augmentation.sizes import FixedSize, Jittered, ShortestEdge, resized_shape
 from d2pd.data.augmentation.window import Crop, IoUCrop, LookThrough, ResizedCrop, ZoomOut
-from d2pd.errors import ConfigError
+from d2pd.errors import ConfigError, MissingFileError
 
 SIDES = st.integers(1, 2000)
 
@@ -294,13 +294,17 @@ def test_share_of_a_label_is_asked_for_where_a_transform_moves_boxes_out(changes
         ({**CROPPED, "CROP.SIZE": [0.5, 3]}, r"CROP cannot be used: .*fractions in \(0, 1\]"),
         ({**CROPPED, "CROP.TYPE": "round"}, "crop type must be one of relative_range"),
         ({"FIXED_SIZE": (512,)}, r"INPUT.FIXED_SIZE .*it takes \(height, width\), got \(512,\)"),
-        ({"FIXED_SIZE": (512, 0)}, r"FIXED_SIZE .*in whole pixels, got \(512, 0\)"),
-        ({"FIXED_SIZE": (5.5, 9)}, r"FIXED_SIZE .*in whole pixels, got \(5.5, 9\)"),
+        ({"FIXED_SIZE": (512, 0)}, r"FIXED_SIZE .*in whole pixels, 1 to 20000, got \(512, 0\)"),
+        ({"FIXED_SIZE": (5.5, 9)}, r"FIXED_SIZE .*in whole pixels, 1 to 20000, got \(5.5, 9\)"),
+        ({"FIXED_SIZE": (True, 9)}, r"FIXED_SIZE .*in whole pixels, 1 to 20000, got \(True, 9\)"),
+        ({"FIXED_SIZE": (10**6, 9)}, r"FIXED_SIZE .*in whole pixels, 1 to 20000, got \(1000000"),
+        ({"AUG.SCALE_JITTER": (1.0, 1e300)}, r"INPUT.AUG.SCALE_JITTER .*1/1000 to 1000, got \(1"),
+        ({"AUG.ZOOM_OUT": 1e300}, "INPUT.AUG.ZOOM_OUT .*must be a number from 1 to 1000, got 1e"),
         ({"AUG.SCALE_JITTER": (1.0,)}, r"INPUT.AUG.SCALE_JITTER .*it takes \(low, high\)"),
-        ({"AUG.SCALE_JITTER": (1.2, 0.8)}, r"SCALE_JITTER .*0 < low <= high, got \(1.2, 0.8\)"),
+        ({"AUG.SCALE_JITTER": (1.2, 0.8)}, r"SCALE_JITTER .*0 < low <= high, .*got \(1.2, 0.8\)"),
         ({"AUG.SCALE_JITTER": ("a", "b")}, "INPUT.AUG.SCALE_JITTER cannot be used: "),
-        ({"AUG.ZOOM_OUT": 0.5}, "INPUT.AUG.ZOOM_OUT .*must be a number from 1 on, got 0.5"),
-        ({"AUG.ZOOM_OUT": float("nan")}, "ZOOM_OUT .*must be a number from 1 on, got nan"),
+        ({"AUG.ZOOM_OUT": 0.5}, "INPUT.AUG.ZOOM_OUT .*must be a number from 1 to 1000, got 0.5"),
+        ({"AUG.ZOOM_OUT": float("nan")}, "ZOOM_OUT .*must be a number from 1 to 1000, got nan"),
         ({"AUG.ROTATION": -5.0}, r"INPUT.AUG.ROTATION .*in \[0, 90\] degrees, got -5.0"),
         ({"AUG.RESIZED_CROP_SCALE": (0.5,)}, "RESIZED_CROP_SCALE .*scale takes two numbers"),
         (
@@ -313,6 +317,11 @@ def test_share_of_a_label_is_asked_for_where_a_transform_moves_boxes_out(changes
 def test_values_that_cannot_be_used_are_config_errors(changes, text):
     with pytest.raises(ConfigError, match=text):
         build_augmentation(config(**changes), is_train=True)
+
+
+def test_file_of_transforms_that_is_not_there_is_told_with_its_key():
+    with pytest.raises(MissingFileError, match=r"^INPUT.AUG.ALBUMENTATIONS: /none.yaml: No such"):
+        build_augmentation(config(**{"AUG.ALBUMENTATIONS": "/none.yaml"}), is_train=True)
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("detectron2"), reason="needs Detectron2")

@@ -149,9 +149,11 @@ def test_maps_without_a_list_are_refused():
         make_anchors(SSD300, [(38, 38)], (300, 300))
 
 
-@pytest.mark.parametrize("sizes", [[[0]], [[-3]], [[float("nan")]], [[float("inf")]]])
+@pytest.mark.parametrize(
+    "sizes", [[[0]], [[-3]], [[float("nan")]], [[1e300]], [["a"]], [[True]], [[None]]]
+)
 def test_sizes_that_are_none_are_refused(sizes):
-    with pytest.raises(ValueError, match=r"SIZES must be positive numbers, got"):
+    with pytest.raises(ValueError, match=r"SIZES must be positive numbers of at most 1000000, got"):
         AnchorShapes(sizes, [[1]])
 
 

@@ -48,6 +48,18 @@ THREE = r"the network has 3 maps \(conv4_3, conv7, conv8_2\): give a list for ea
         ),
         ({"MODEL__SSD__EXTRA_LAYERS": [[8, 0, 2, 1]]}, r"has \[8, 0, 2, 1\], which is not"),
         ({"MODEL__SSD__EXTRA_LAYERS": [[8, 8, 2, -1]]}, r"has \[8, 8, 2, -1\], which is not"),
+        ({"MODEL__SSD__EXTRA_LAYERS": [[8, 8, 2, 3]]}, r"has \[8, 8, 2, 3\], which is not"),
+        ({"MODEL__SSD__EXTRA_LAYERS": [[10**8, 8, 2, 1]]}, r"which is not .*at most 16384, the"),
+        (
+            {"MODEL__SSD__EXTRA_SQUARE_SIZES": [["a"], [1.0], [1.0]]},
+            r"EXTRA_SQUARE_SIZES must be positive numbers",
+        ),
+        ({"MODEL__SSD__SEG__MAPS": [1, 0, 0]}, r"MAPS is \[1, 0, 0\]; it holds True or False"),
+        ({"MODEL__SSD__SEG__MAPS": ["False"] * 3}, r"MAPS is .*; it holds True or False"),
+        ({"MODEL__SSD__SEG__MAP_WEIGHTS": [1.0, -1.0]}, r"MAP_WEIGHTS is .*a number of 0 or more"),
+        ({"MODEL__SSD__SEG__MAP_WEIGHTS": ["a", 1]}, r"MAP_WEIGHTS is .*a number of 0 or more"),
+        ({"MODEL__SSD__SEG__MAP_WEIGHTS": [True, 1]}, r"MAP_WEIGHTS is .*a number of 0 or more"),
+        ({"MODEL__SSD__BBOX_REG_WEIGHTS": (1e308,) * 4}, r"BBOX_REG_WEIGHTS is .*give a positive"),
         ({"MODEL__SSD__SEG__MAPS": [True]}, r"SEG\.MAPS has 1 flags, but the model has 3 maps"),
         (
             {"MODEL__SSD__SEG__MAP_WEIGHTS": [1.0]},

@@ -293,6 +293,30 @@ def test_evaluation_alone_needs_a_test_set(make_cfg, tmp_path):
     assert "DATASETS.TEST is empty" in problems_of(cfg, eval_only=True)[1][0]
 
 
+@pytest.mark.parametrize(
+    "opts",
+    [
+        ("INPUT.FIXED_SIZE", "[7, 96]"),
+        ("INPUT.FIXED_SIZE", "[64, 96]", "INPUT.AUG.SCALE_JITTER", "[0.1, 1.0]"),
+    ],
+)
+def test_size_that_the_maps_have_no_room_for_is_heard_of_once_and_before_training(opts):
+    quick = BASE.parent / "quick/ssd_seg_synthetic.yaml"
+    cfg = load_config(quick, ["DATASETS.TRAIN", "()", "DATASETS.TEST", "()", *opts])
+    _, lines = problems_of(cfg)
+    about_size = [line for line in lines if "are too small: map " in line]
+    assert len(about_size) == 1
+    assert "raise INPUT.FIXED_SIZE" in about_size[0]
+    assert "INPUT.AUG.SCALE_JITTER" in about_size[0]
+
+
+def test_value_that_two_checks_trip_over_is_listed_once():
+    quick = BASE.parent / "quick/ssd_seg_synthetic.yaml"
+    cfg = load_config(quick, ["MODEL.SSD.EXTRA_LAYERS", "[[1, 2, 3]]"])
+    _, lines = problems_of(cfg)
+    assert len([line for line in lines if "EXTRA_LAYERS has [1, 2, 3]" in line]) == 1
+
+
 def test_test_time_size_is_checked_before_training(make_cfg):
     _, lines = problems_of(make_cfg("INPUT.MIN_SIZE_TEST", "-3"))
     assert "lengths must be one or more sizes in pixels, got (-3,)" in lines[0]

@@ -19,7 +19,7 @@ from d2pd.data.augmentation.window import (
     ZoomOut,
 )
 from d2pd.data.modality import channels_of
-from d2pd.errors import ConfigError
+from d2pd.errors import ConfigError, UserError
 
 FLIPS = ("horizontal", "vertical", "none")
 
@@ -86,15 +86,16 @@ def build_augmentation(cfg: Any, is_train: bool) -> v2.Compose:
     with _naming("INPUT.AUG.ROTATION"):
         degrees = cfg.INPUT.AUG.ROTATION
         rotation = Rotation(degrees, fill) if degrees else None
+    draws, pixels = _draws(cfg.INPUT.AUG), _pixels(cfg)
     with _naming("INPUT.RANDOM_FLIP or CROP"):
         return make_augmentation(
             sizes,
             flip=cfg.INPUT.RANDOM_FLIP,
             crop=(cfg.INPUT.CROP.TYPE, cfg.INPUT.CROP.SIZE) if cfg.INPUT.CROP.ENABLED else None,
             rotation=rotation,
-            draws=_draws(cfg.INPUT.AUG),
+            draws=draws,
             fill=fill,
-            pixels=_pixels(cfg),
+            pixels=pixels,
         )
 
 
@@ -170,7 +171,8 @@ def _pixels(cfg: Any) -> list[v2.Transform]:
     if aug.PHOTOMETRIC:
         steps.append(PhotometricDistort(channels, image_format))
     if aug.ALBUMENTATIONS:
-        steps.append(PixelTransforms(aug.ALBUMENTATIONS, channels, image_format))
+        with _naming("INPUT.AUG.ALBUMENTATIONS"):
+            steps.append(PixelTransforms(aug.ALBUMENTATIONS, channels, image_format))
     return steps
 
 
@@ -179,7 +181,7 @@ def _naming(keys: str) -> Iterator[None]:
     """Say which keys hold a value that cannot be used."""
     try:
         yield
-    except ConfigError:
-        raise
+    except UserError as error:
+        raise type(error)(f"{keys}: {error}") from None
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{keys} cannot be used: {error}") from None

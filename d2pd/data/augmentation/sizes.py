@@ -9,6 +9,12 @@ import torch
 ImageSize = tuple[int, int]
 """(height, width) in pixels."""
 
+LONGEST_SIDE = 20_000
+"""Of what a network gets, px: far beyond any memory, so a slip."""
+
+LARGEST_FACTOR = 1000
+"""Between the sizes, areas or shapes of pictures; beyond it nothing is left to see."""
+
 
 class Sizes(Protocol):
     """What says how large an image becomes."""
@@ -86,7 +92,7 @@ class FixedSize:
     """One size for every image, whatever its shape.
 
     Raises:
-        ValueError: If a side is not a whole number of pixels above 0.
+        ValueError: If a side is not a whole number of pixels from 1 to ``LONGEST_SIDE``.
     """
 
     height: int
@@ -94,8 +100,10 @@ class FixedSize:
 
     def __post_init__(self) -> None:
         sides = (self.height, self.width)
-        if any(not isinstance(side, int) or side < 1 for side in sides):
-            raise ValueError(f"a size is (height, width) in whole pixels, got {sides}")
+        if any(type(side) is not int or not 1 <= side <= LONGEST_SIDE for side in sides):
+            raise ValueError(
+                f"a size is (height, width) in whole pixels, 1 to {LONGEST_SIDE}, got {sides}"
+            )
 
     def draw(self, _: ImageSize) -> ImageSize:
         """Return the size."""
@@ -133,10 +141,13 @@ def check_range(low: float, high: float) -> None:
     """Check two factors.
 
     Raises:
-        ValueError: If they are not 0 < low <= high.
+        ValueError: If they are not 0 < low <= high, or are out of all proportion.
     """
-    if not 0 < low <= high < float("inf"):
-        raise ValueError(f"a range is (low, high) with 0 < low <= high, got ({low}, {high})")
+    if not 1 / LARGEST_FACTOR <= low <= high <= LARGEST_FACTOR:
+        raise ValueError(
+            f"a range is (low, high) with 0 < low <= high, 1/{LARGEST_FACTOR} to "
+            f"{LARGEST_FACTOR}, got ({low}, {high})"
+        )
 
 
 def draw_integer(low: int, high: int) -> int:

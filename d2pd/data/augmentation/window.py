@@ -17,7 +17,14 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from d2pd.data.augmentation.geometry import RandomCrop, Rotation, resize
-from d2pd.data.augmentation.sizes import ImageSize, Sizes, check_range, draw_integer, draw_number
+from d2pd.data.augmentation.sizes import (
+    LARGEST_FACTOR,
+    ImageSize,
+    Sizes,
+    check_range,
+    draw_integer,
+    draw_number,
+)
 
 IOU_OPTIONS = (None, 0.0, 0.1, 0.3, 0.5, 0.7, 0.9)
 """Overlaps that a crop may have to have with a label; None leaves the picture whole."""
@@ -75,10 +82,12 @@ class ZoomOut:
         """Set the largest factor on the sides.
 
         Raises:
-            ValueError: If it is below 1.
+            ValueError: If it is below 1, or out of all proportion.
         """
-        if not 1 <= largest < math.inf:
-            raise ValueError(f"the largest factor must be a number from 1 on, got {largest}")
+        if not 1 <= largest <= LARGEST_FACTOR:
+            raise ValueError(
+                f"the largest factor must be a number from 1 to {LARGEST_FACTOR}, got {largest}"
+            )
         self.largest = largest
 
     def __call__(self, window: Window, _picture: ImageSize, _labels: torch.Tensor) -> Window:
