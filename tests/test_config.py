@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from easydict import EasyDict
 
-from d2pd.config import check_config, config_from_easydict, load_config
+from d2pd.config import config_from_easydict, load_config
+from d2pd.config_checks import check_config
 from d2pd.config_keys import (
     ALLOWED_VALUES,
     EASYDICT_KEYS,

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from d2pd.config import check_config, load_config
+from d2pd.config import load_config
+from d2pd.config_checks import check_config
 from d2pd.d2 import CfgNode, comm, default_setup, setup_logger
 from d2pd.data.records import load_train_records
 from d2pd.data.registration import register_from_config

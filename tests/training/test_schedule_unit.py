@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from d2pd.config import check_config
+from d2pd.config_checks import check_config
 from d2pd.config_keys import default_config
 from d2pd.errors import ConfigError
 from d2pd.training.schedule_unit import LENGTHS, resolve_unit
