@@ -18,7 +18,7 @@ from d2pd.config_keys import (
     SEED,
     default_config,
 )
-from d2pd.config_words import check_words, explain, flatten, lookup, one_line, unknown_key
+from d2pd.config_words import check_words, explain, flatten, one_line, unknown_key
 from d2pd.d2 import CfgNode, default_argument_parser
 from d2pd.errors import ConfigError, MissingFileError
 
