@@ -28,7 +28,13 @@ from d2pd.training.deciding.decisions import (
 )
 from d2pd.training.run_folder import held_run, is_of_run
 from d2pd.training.step import check_step
-from d2pd.training.weights.matching import WeightsFile, match_weights, read_weights, resolve_weights
+from d2pd.training.weights.matching import (
+    Match,
+    WeightsFile,
+    match_weights,
+    read_weights,
+    resolve_weights,
+)
 from d2pd.training.writers.wandb import check_wandb
 
 LOG_FILES = (".txt", ".log")
@@ -63,7 +69,7 @@ def check_run(
         lambda: _check_named_datasets(cfg, eval_only),
         lambda: miss_rate_protocol(cfg),
         lambda: _check_augmentation(cfg),
-        lambda: _check_model(cfg, None if resume else _starting_weights(cfg, eval_only)),
+        lambda: _check_model(cfg, None if resume else _starting_weights(cfg, eval_only), eval_only),
         lambda: _check_output(cfg, resume or eval_only or overwrite),
     ]
     if overwrite:
@@ -224,13 +230,28 @@ def check_classes(cfg: CfgNode, names: Sequence[str]) -> None:
         )
 
 
-def _check_model(cfg: CfgNode, file: WeightsFile | None) -> None:
+def _check_model(cfg: CfgNode, file: WeightsFile | None, eval_only: bool) -> None:
     """Build the model once, and see that the weights are its own, before anything is written."""
     trial = cfg.clone()
     trial.MODEL.DEVICE = "cpu"
     shapes = {name: tuple(tensor.shape) for name, tensor in build_model(trial).state_dict().items()}
     if file is not None:
-        match_weights(file.state, shapes, source=str(file.path))
+        match = match_weights(file.state, shapes, source=str(file.path))
+        if eval_only:
+            _check_whole(match, file)
+
+
+def _check_whole(match: Match, file: WeightsFile) -> None:
+    """Refuse to measure a model of which a part that detects would keep its random values."""
+    random = [str(one) for one in match.renewed] + match.missing
+    random = [name for name in random if not name.startswith("seg_heads.")]  # of training alone
+    if random or match.scope:
+        told = ", ".join(random[:3]) or f"all but {match.scope.rstrip('.')}"
+        raise ConfigError(
+            f"--eval-only: {file.path} lacks what this model detects with ({told}), which would "
+            "keep random values: give the configuration it was trained with (config.yaml in its "
+            "folder), or weights of this model"
+        )
 
 
 def _starting_weights(cfg: CfgNode, eval_only: bool) -> WeightsFile | None:

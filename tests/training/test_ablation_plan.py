@@ -44,6 +44,13 @@ def test_a_seed_named_twice_is_one_run(two_files):
     assert len(plan_runs(two_files[:1], [4, 4], [], Path("out"))) == 1
 
 
+@pytest.mark.parametrize("name", ["...yaml", "a|b.yaml", "a\nb.yaml", "..yaml"])
+def test_names_that_leave_the_folder_or_break_the_table_are_refused(two_files, name):
+    file = two_files[0].rename(two_files[0].with_name(name))
+    with pytest.raises(ConfigError, match="give the file another name"):
+        plan_runs([file], [1], [], Path("out"))
+
+
 def test_overrides_go_over_every_configuration(two_files):
     runs = plan_runs(two_files, [], ["SOLVER.MAX_ITER", "2"], Path("out"))
     assert [run.config["SOLVER.MAX_ITER"] for run in runs] == [2, 2]

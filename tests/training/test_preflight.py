@@ -234,6 +234,37 @@ def test_evaluation_needs_a_model(make_cfg):
     assert "--eval-only needs a trained model: MODEL.WEIGHTS PATH, or --resume" in lines[0]
 
 
+@pytest.mark.parametrize(
+    ("opts", "told"),
+    [
+        ((), None),
+        (("MODEL.SSD.SEG.KERNEL_SIZE", "3"), None),  # in no detection
+        (
+            ("MODEL.ANCHOR_GENERATOR.SIZES", "[[12.0], [34.0, 46.0], [62.0, 84.0]]"),
+            "(network.heads.cls_logits.conv4_3.weight (8x96x3x3 in the file, 2x96x3x3 here)",
+        ),
+    ],
+)
+def test_half_a_model_is_not_evaluated(tmp_path, opts, told):
+    quick = BASE.parent / "quick/ssd_seg_synthetic.yaml"
+    cpu = ("MODEL.DEVICE", "cpu")
+    torch.save(build_model(load_config(quick, cpu)).state_dict(), tmp_path / "a.pth")
+    weights = (*cpu, "MODEL.WEIGHTS", str(tmp_path / "a.pth"), "DATASETS.TEST", "()")
+    _, lines = problems_of(load_config(quick, [*weights, *opts]), eval_only=True)
+    about = [line for line in lines if "lacks what this model detects with" in line]
+    assert len(about) == (told is not None)
+    assert all(told in line and "config.yaml in its folder)" in line for line in about)
+
+
+def test_backbone_alone_is_not_evaluated(make_cfg, tmp_path):
+    model = build_model(make_cfg())
+    torch.save(model.backbone.bottom_up.state_dict(), tmp_path / "backbone.pth")
+    weights = ("MODEL.WEIGHTS", str(tmp_path / "backbone.pth"), "DATASETS.TEST", "('preflight',)")
+    _, lines = problems_of(make_cfg(*weights), eval_only=True)
+    assert "lacks what this model detects with (all but backbone.bottom_up)" in lines[0]
+    check_run(make_cfg(*weights))
+
+
 def test_number_of_classes_must_be_that_of_the_labels(make_cfg):
     _, lines = problems_of(make_cfg("MODEL.ROI_HEADS.NUM_CLASSES", "80"))
     assert "NUM_CLASSES is 80, but preflight has 1 classes (person); set MODEL.ROI" in lines[0]

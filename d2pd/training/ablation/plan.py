@@ -112,6 +112,11 @@ def _leaves(content: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str,
 def _check_names(config_files: Iterable[Path]) -> None:
     of_name: dict[str, Path] = {}
     for file in config_files:
+        if file.stem in (".", "..") or "|" in file.stem or not file.stem.isprintable():
+            raise ConfigError(
+                f"{str(file)!r}: a run's folder and its row of the table are named {file.stem!r} "
+                "by it, which cannot be: give the file another name"
+            )
         if file.stem in of_name:
             raise ConfigError(
                 f"{of_name[file.stem]} and {file} would both be run in the folder {file.stem}: "
