@@ -16,7 +16,6 @@ from d2pd.data.augmentation import build_augmentation
 from d2pd.data.dataset_checks import PHOTO_FORMATS, missing_files, unreadable_labels
 from d2pd.errors import ConfigError, DeviceError, MissingFileError, UserError
 from d2pd.evaluation.build import miss_rate_protocol
-from d2pd.modeling.build import build_model
 from d2pd.modeling.network import map_sizes
 from d2pd.modeling.ssd_parts import read_extra_layers
 from d2pd.training.checkpoints.checkpoint_choice import Choice, choose_checkpoint
@@ -27,14 +26,8 @@ from d2pd.training.deciding.decisions import (
     validation_dataset,
 )
 from d2pd.training.run_folder import held_run, is_of_run
+from d2pd.training.starting_model import check_model, starting_weights
 from d2pd.training.step import check_step
-from d2pd.training.weights.matching import (
-    Match,
-    WeightsFile,
-    match_weights,
-    read_weights,
-    resolve_weights,
-)
 from d2pd.training.writers.wandb import check_wandb
 
 LOG_FILES = (".txt", ".log")
@@ -69,7 +62,7 @@ def check_run(
         lambda: _check_named_datasets(cfg, eval_only),
         lambda: miss_rate_protocol(cfg),
         lambda: _check_augmentation(cfg),
-        lambda: _check_model(cfg, None if resume else _starting_weights(cfg, eval_only), eval_only),
+        lambda: check_model(cfg, None if resume else starting_weights(cfg, eval_only), eval_only),
         lambda: _check_output(cfg, resume or eval_only or overwrite),
     ]
     if overwrite:
@@ -227,61 +220,6 @@ def check_classes(cfg: CfgNode, names: Sequence[str]) -> None:
         raise ConfigError(
             f"MODEL.ROI_HEADS.NUM_CLASSES is {count}, but {names[0]} has {len(first)} classes "
             f"({', '.join(first)}); set MODEL.ROI_HEADS.NUM_CLASSES {len(first)}"
-        )
-
-
-def _check_model(cfg: CfgNode, file: WeightsFile | None, eval_only: bool) -> None:
-    """Build the model once, and see that the weights are its own, before anything is written."""
-    trial = cfg.clone()
-    trial.MODEL.DEVICE = "cpu"
-    shapes = {name: tuple(tensor.shape) for name, tensor in build_model(trial).state_dict().items()}
-    if file is not None:
-        match = match_weights(file.state, shapes, source=str(file.path))
-        if eval_only:
-            _check_whole(match, file)
-
-
-def _check_whole(match: Match, file: WeightsFile) -> None:
-    """Refuse to measure a model of which a part that detects would keep its random values."""
-    random = [str(one) for one in match.renewed] + match.missing
-    random = [name for name in random if not name.startswith("seg_heads.")]  # of training alone
-    if random or match.scope:
-        told = ", ".join(random[:3]) or f"all but {match.scope.rstrip('.')}"
-        raise ConfigError(
-            f"--eval-only: {file.path} lacks what this model detects with ({told}), which would "
-            "keep random values: give the configuration it was trained with (config.yaml in its "
-            "folder), or weights of this model"
-        )
-
-
-def _starting_weights(cfg: CfgNode, eval_only: bool) -> WeightsFile | None:
-    """Read what a run that does not go on starts from; None where that is nothing."""
-    if cfg.MODEL.WEIGHTS:
-        path = resolve_weights(cfg.MODEL.WEIGHTS)
-        cfg.MODEL.WEIGHTS = str(path)
-        return read_weights(path)
-    if eval_only:
-        raise MissingFileError(
-            "--eval-only needs a trained model: MODEL.WEIGHTS PATH, or --resume for the newest "
-            f"checkpoint in {cfg.OUTPUT_DIR}"
-        )
-    _check_scratch(cfg)
-    return None
-
-
-def _check_scratch(cfg: CfgNode) -> None:
-    """Refuse a training from random weights that keeps some of them random for good."""
-    cures = []
-    is_ssd = cfg.MODEL.META_ARCHITECTURE == "SSDSeg"
-    if cfg.MODEL.BACKBONE.FREEZE_AT > 0:
-        cures.append("MODEL.BACKBONE.FREEZE_AT 0")
-    if "FrozenBN" in cfg.MODEL.RESNETS.NORM and not is_ssd:
-        cures.append("MODEL.RESNETS.NORM BN (or GN)")
-    if cures:
-        raise ConfigError(
-            "MODEL.WEIGHTS is empty, and frozen layers would keep their random values: set "
-            f"{' and '.join(cures)}{'' if is_ssd else ', as the *_scratch.yaml configs do'}, or "
-            "give MODEL.WEIGHTS"
         )
 
 

@@ -13,7 +13,7 @@ from d2pd.config import load_config
 from d2pd.d2 import ENGINE, build_model
 from d2pd.data.registration import register_from_config
 from d2pd.errors import ConfigError, DeviceError
-from d2pd.training import preflight
+from d2pd.training import preflight, starting_model
 from d2pd.training.preflight import (
     PreflightError,
     check_gpu_count,
@@ -120,10 +120,10 @@ def test_frozen_random_layers_of_ssd_are_those_of_its_backbone():
     with pytest.raises(
         ConfigError, match=r"set MODEL\.BACKBONE\.FREEZE_AT 0, or give MODEL.W"
     ) as e:
-        preflight._check_scratch(ssd)
+        starting_model.check_scratch(ssd)
     assert "RESNETS" not in str(e.value)
     ssd.MODEL.BACKBONE.FREEZE_AT = 0
-    preflight._check_scratch(ssd)
+    starting_model.check_scratch(ssd)
 
 
 @pytest.mark.parametrize(("flag", "word"), [("resume", "--resume"), ("eval_only", "--eval-only")])

@@ -1,0 +1,67 @@
+"""The model that a run starts with, and whether its weights are its own, before anything is written."""
+
+from d2pd.d2 import CfgNode
+from d2pd.errors import ConfigError, MissingFileError
+from d2pd.modeling.build import build_model
+from d2pd.training.weights.matching import (
+    Match,
+    WeightsFile,
+    match_weights,
+    read_weights,
+    resolve_weights,
+)
+
+
+def check_model(cfg: CfgNode, file: WeightsFile | None, eval_only: bool) -> None:
+    """Build the model once, and see that the weights are its own, before anything is written."""
+    trial = cfg.clone()
+    trial.MODEL.DEVICE = "cpu"
+    shapes = {name: tuple(tensor.shape) for name, tensor in build_model(trial).state_dict().items()}
+    if file is not None:
+        match = match_weights(file.state, shapes, source=str(file.path))
+        if eval_only:
+            _check_whole(match, file)
+
+
+def _check_whole(match: Match, file: WeightsFile) -> None:
+    """Refuse to measure a model of which a part that detects would keep its random values."""
+    random = [str(one) for one in match.renewed] + match.missing
+    random = [name for name in random if not name.startswith("seg_heads.")]  # of training alone
+    if random or match.scope:
+        told = ", ".join(random[:3]) or f"all but {match.scope.rstrip('.')}"
+        raise ConfigError(
+            f"--eval-only: {file.path} lacks what this model detects with ({told}), which would "
+            "keep random values: give the configuration it was trained with (config.yaml in its "
+            "folder), or weights of this model"
+        )
+
+
+def starting_weights(cfg: CfgNode, eval_only: bool) -> WeightsFile | None:
+    """Read what a run that does not go on starts from; None where that is nothing."""
+    if cfg.MODEL.WEIGHTS:
+        path = resolve_weights(cfg.MODEL.WEIGHTS)
+        cfg.MODEL.WEIGHTS = str(path)
+        return read_weights(path)
+    if eval_only:
+        raise MissingFileError(
+            "--eval-only needs a trained model: MODEL.WEIGHTS PATH, or --resume for the newest "
+            f"checkpoint in {cfg.OUTPUT_DIR}"
+        )
+    check_scratch(cfg)
+    return None
+
+
+def check_scratch(cfg: CfgNode) -> None:
+    """Refuse a training from random weights that keeps some of them random for good."""
+    cures = []
+    is_ssd = cfg.MODEL.META_ARCHITECTURE == "SSDSeg"
+    if cfg.MODEL.BACKBONE.FREEZE_AT > 0:
+        cures.append("MODEL.BACKBONE.FREEZE_AT 0")
+    if "FrozenBN" in cfg.MODEL.RESNETS.NORM and not is_ssd:
+        cures.append("MODEL.RESNETS.NORM BN (or GN)")
+    if cures:
+        raise ConfigError(
+            "MODEL.WEIGHTS is empty, and frozen layers would keep their random values: set "
+            f"{' and '.join(cures)}{'' if is_ssd else ', as the *_scratch.yaml configs do'}, or "
+            "give MODEL.WEIGHTS"
+        )
