@@ -1,4 +1,4 @@
-"""The model that a run starts with, and whether its weights are its own, before anything is written."""
+"""The model that a run starts with, and whether its weights are its own."""
 
 from d2pd.d2 import CfgNode
 from d2pd.errors import ConfigError, MissingFileError
