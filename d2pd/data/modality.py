@@ -53,11 +53,12 @@ def channels_of(modality: str, total: int) -> Channels:
     """
     allowed = TOTALS[modality]
     if total not in allowed:
+        thermal = " (visible first; thermal as one or three equal ones)" if len(allowed) > 1 else ""
         raise ConfigError(
-            f"MODEL.PIXEL_MEAN has {total} values, but INPUT.MODALITY {modality} gives images of "
-            f"{' or '.join(str(number) for number in allowed)} channels"
-            + (" (visible first; thermal as one channel or three equal ones)" * (total != 3))
-            + ": set MODEL.PIXEL_MEAN and MODEL.PIXEL_STD"
+            f"MODEL.PIXEL_MEAN has {total} value{'s' * (total != 1)}, but INPUT.MODALITY "
+            f"{modality} gives images of {' or '.join(str(number) for number in allowed)} "
+            f"channels{thermal}: set MODEL.PIXEL_MEAN and MODEL.PIXEL_STD; the header of "
+            "configs/ssd_seg_kaist.yaml has KAIST's"
         )
     visible = 0 if modality == "lwir" else 3
     return Channels(visible, total - visible)

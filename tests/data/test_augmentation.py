@@ -257,14 +257,25 @@ EVERYTHING = {
 }
 
 
-def test_order_is_geometry_then_size_then_flip_then_pixels():
+def test_order_is_pixels_then_geometry_then_size_then_flip():
     steps = build_augmentation(config(**CROPPED, **EVERYTHING), is_train=True).transforms
-    kinds = [LookThrough, v2.RandomHorizontalFlip, PhotometricDistort]
+    kinds = [PhotometricDistort, LookThrough, v2.RandomHorizontalFlip]
     assert [type(step) for step in steps] == kinds
-    look = steps[0]
+    look = steps[1]
     assert [type(draw) for draw in look.draws] == [Crop, ZoomOut, IoUCrop, ResizedCrop]
     assert look.sizes == Jittered(ShortestEdge((64, 96), 128, "choice"), 0.8, 1.2)
     assert look.fill == look.rotation.fill == (104, 116, 124)
+
+
+def test_what_is_filled_has_the_mean_whatever_the_photometry_did():
+    keys = {"AUG.PHOTOMETRIC": True, "AUG.RESIZED_CROP_SCALE": (4.0, 4.0)}
+    pipeline = build_augmentation(config(FIXED_SIZE=(60, 80), **keys), is_train=True)
+    rims = set()
+    for seed in range(8):
+        torch.manual_seed(seed)
+        image = pipeline(sample(60, 80))["image"]
+        rims |= {tuple(image[:, y, x].tolist()) for y in (0, -1) for x in (0, -1)}
+    assert (104, 116, 124) in rims
 
 
 @pytest.mark.parametrize(

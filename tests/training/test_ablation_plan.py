@@ -112,3 +112,10 @@ def test_file_of_something_else_is_no_overrides(tmp_path, text):
 def test_file_of_overrides_that_is_not_there_is_named(tmp_path):
     with pytest.raises(MissingFileError, match=r"no file .*over\.yaml \(--overrides"):
         overrides_of_file(tmp_path / "over.yaml")
+
+
+def test_a_configuration_that_its_overrides_spoil_is_named(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("SOLVER: {WARMUP_ITERS: 50, LR_SCHEDULER_NAME: WarmupCosineLR}\n")
+    with pytest.raises(ConfigError, match=r"mine\.yaml: SOLVER\.WARMUP_ITERS 50 leaves nothing"):
+        plan_runs([file], [0], ["SOLVER.MAX_ITER", "4"], tmp_path / "out")

@@ -143,3 +143,9 @@ def test_reason_is_what_was_said_to_the_user_not_what_came_before(tmp_path):
     assert standing(tmp_path).why == why
     begun(tmp_path, Attempt(0.0, 1.0, 2), log=f"d2pd: {'x' * 1000}")
     assert len(standing(tmp_path).why) < 400
+
+
+@pytest.mark.parametrize("code", [75, 130, 143])
+def test_run_that_was_stopped_says_how_it_goes_on(tmp_path, code):
+    begun(tmp_path, Attempt(0.0, 7.0, code), log="d2pd: stopped: --resume goes on from there\n")
+    assert standing(tmp_path).why == "not finished: stopped; the same command goes on with it"

@@ -110,6 +110,6 @@ def test_ssd_with_infusion_trains_on_pairs(quick_opts, tmp_path):
     row = all_rows(tmp_path)[-1]
     assert {"loss_seg", "loss_seg/conv4_3", "loss_seg/conv7", "loss_cls", "bbox/AP"} <= set(row)
     picture = cv2.imread(str(tmp_path / "train_batch.png"))
-    assert picture.shape[1] == 4 * 560 + 5 * 12  # visible, thermal, two masks
+    assert picture.shape[1] == 8 * 560 + 9 * 12  # visible, thermal, two masks; two samples a row
     assert "256 px high and 320 wide" in (tmp_path / "report.html").read_text(encoding="utf-8")
     assert Predictor(load_predictor(tmp_path).cfg).has_heat_maps

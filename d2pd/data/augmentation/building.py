@@ -34,9 +34,9 @@ def make_augmentation(
     fill: Sequence[int] = (),
     pixels: Sequence[v2.Transform] = (),
 ) -> v2.Compose:
-    """Chain the transforms: geometry on the picture as it is, then the size, then the pixels.
+    """Chain the transforms: pixels and geometry on the picture as it is, then the size.
 
-    Pixels come last, at the size of the network's input, because pictures can be much larger.
+    Pixels come first, as in SSD, so that what is filled later has the level of ``fill``.
     Without the arguments from ``rotation`` on it is Detectron2's pipeline.
 
     Args:
@@ -64,7 +64,7 @@ def make_augmentation(
         steps.append(v2.RandomHorizontalFlip(0.5))
     elif flip == "vertical":
         steps.append(v2.RandomVerticalFlip(0.5))
-    return v2.Compose([*steps, *pixels])
+    return v2.Compose([*pixels, *steps])
 
 
 def build_augmentation(cfg: Any, is_train: bool) -> v2.Compose:

@@ -128,7 +128,11 @@ def _check_names(config_files: Iterable[Path]) -> None:
 def _runs_of(
     file: Path, seeds: Sequence[int], opts: Sequence[str], output: Path
 ) -> Iterator[PlannedRun]:
-    cfg = load_config(file, opts)
+    try:
+        cfg = load_config(file, opts)
+    except ConfigError as error:
+        told = str(error)
+        raise ConfigError(told if told.startswith(str(file)) else f"{file}: {told}") from None
     for seed in dict.fromkeys(seeds or [cfg.SEED]):
         place = Path(file.stem) / f"seed_{seed}"
         own = ["SEED", str(seed), "OUTPUT_DIR", str(output / place)]

@@ -28,6 +28,9 @@ WITHOUT_EFFECT = (
 )
 """Keys that may be others when a run is gone on with: its figures do not come from them."""
 
+STOPPED = (75, 130, 143)
+"""Exit codes of a run that saved first: its time limit, Ctrl-C, SIGTERM."""
+
 SKIP, START, RESUME, RESTART, REFUSE = "skip", "start", "resume", "restart", "refuse"
 
 _MOST_DIFFERENCES = 3
@@ -191,6 +194,8 @@ def _end(record: RunRecord, folder: Path, state: str) -> str:
     code = record.attempts[-1].exit_code if record.attempts else None
     if not code:
         return ""
+    if code in STOPPED:
+        return f"{state}: stopped; the same command goes on with it"
     return f"{state}, exit code {code}: {_reason(folder / LOG)}"
 
 
