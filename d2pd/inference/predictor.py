@@ -233,6 +233,6 @@ def newest_weights(output_dir: Path) -> Path:
     if not path.is_file():
         raise MissingFileError(
             f"no weights in {output_dir}: {path.name} is not there; the training has not saved any "
-            "yet, or it was moved"
+            "yet, or it was moved: give the OUTPUT_DIR of a run that has some, or MODEL.WEIGHTS"
         )
     return path

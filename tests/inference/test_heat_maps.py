@@ -50,7 +50,9 @@ def test_weights_that_are_named_are_taken(opts, tmp_path, capsys):
     weights = Path(opts[opts.index("OUTPUT_DIR") + 1]) / "model_final.pth"
     other = [*opts, "OUTPUT_DIR", str(tmp_path)]
     assert show(SSD, other) == cli.USER_ERROR
-    assert f"no weights in {tmp_path}: model_final.pth is not there" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert f"no weights in {tmp_path}: model_final.pth is not there" in err
+    assert "give the OUTPUT_DIR of a run that has some, or MODEL.WEIGHTS" in err
     assert show(SSD, [*other, "MODEL.WEIGHTS", str(weights)]) == 0
     assert (tmp_path / "heat_maps.png").is_file()
 
