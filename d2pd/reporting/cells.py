@@ -32,12 +32,24 @@ def mask_tiles(of_sample: Tile, masks: Mapping[str, np.ndarray]) -> list[Tile]:
     tiles = []
     for name, mask in masks.items():
         image = colour_cells(of_sample.image, mask, MASK_COLOURS)
-        scale = image.shape[1] / of_sample.image.shape[1]
-        marks = [Mark([side * scale for side in m.bbox], m.kind) for m in of_sample.marks]
         rows, columns = mask.shape
         share = f"{100 * float((mask == 1).mean()):.1f}% painted"
-        tiles.append(Tile(image, f"mask of {name}, {rows}×{columns} cells, {share}", marks))
+        caption = f"mask of {name}, {rows}×{columns} cells, {share}"
+        tiles.append(tile_with_boxes_of(of_sample, image, caption))
     return tiles
+
+
+def tile_with_boxes_of(other: Tile, image: np.ndarray, caption: str) -> Tile:
+    """Return a tile with the boxes of another one, without their texts.
+
+    Args:
+        other: Its picture shows the same as ``image``, perhaps at another size.
+        image: (H, W, 3) uint8 RGB.
+        caption: Of the tile.
+    """
+    scale = image.shape[1] / other.image.shape[1]
+    marks = [Mark([side * scale for side in mark.bbox], mark.kind) for mark in other.marks]
+    return Tile(image, caption, marks)
 
 
 def colour_cells(

@@ -25,6 +25,8 @@ from d2pd.reporting.sheet import (
 
 IMAGES_OF_A_SHEET = 8
 TILES_OF_A_ROW = 4
+MOST_DETECTIONS = 20
+"""Drawn of an image; an early model has hundreds, and nothing is seen below them."""
 
 
 def draw_batch(
@@ -51,17 +53,18 @@ def draw_batch(
     for group, painted in zip(groups, masks or [{}] * len(groups), strict=True):
         group += mask_tiles(group[0], painted)
     has_colours = any(len(sample["image"]) > 1 for sample in samples)
-    colours = f", {image_format} (shown in true colours)" if has_colours else ""
+    colours = f", {image_format} (channels in the right order, colours as augmented)"
     heading = (
-        f"What the model gets: augmented{colours}.  Green: {_learnt(class_names)}.  Hatched: "
-        "ignore region, not learnt."
+        f"What the model gets: augmented{colours if has_colours else ''}.  "
+        f"Green: {_learnt(class_names)}.  Hatched: ignore region, not learnt."
     )
     if masks:
         heading += (
             "  Masks of the segmentation, a cell each: blue painted, amber ignored (no loss), "
-            "dark background."
+            "dark background.  A label too small to hold a cell's centre is painted into the cell "
+            "that holds its own centre."
         )
-    draw_groups(groups, path, heading)
+    draw_groups(groups, path, heading, least=2 if masks else 1)
 
 
 def draw_detections(
@@ -160,19 +163,22 @@ def choose_images(
     return [pool[number * len(pool) // count] for number in range(count)]
 
 
-def draw_groups(groups: Sequence[Sequence[Tile]], path: str | Path, heading: str) -> None:
+def draw_groups(
+    groups: Sequence[Sequence[Tile]], path: str | Path, heading: str, least: int = 1
+) -> None:
     """Draw groups of tiles in rows of about ``TILES_OF_A_ROW`` that divide none.
 
     Args:
         groups: As many tiles in each.
         path: PNG file to write.
         heading: Above all.
+        least: Groups in a row, however many tiles that makes.
 
     Raises:
         ValueError: If there is no group.
     """
     size = len(groups[0]) if groups else 1
-    columns = size * max(1, TILES_OF_A_ROW // size)
+    columns = size * max(least, TILES_OF_A_ROW // size)
     draw_sheet([tile for group in groups for tile in group], path, heading=heading, columns=columns)
 
 
@@ -205,7 +211,7 @@ def detection_group(
         modality: ``visible``, ``lwir`` or ``both``.
 
     Returns:
-        Two tiles for each camera.
+        Two tiles for each camera; the second shows the best ``MOST_DETECTIONS``.
 
     Raises:
         UserError: If a picture cannot be read.
@@ -219,15 +225,18 @@ def detection_group(
             DETECTION,
             f"{_name(row['category_id'], class_names)} {row['score']:.2f}".strip(),
         )
-        for row in sorted(found, key=lambda row: -row["score"])
+        for row in sorted(found, key=lambda row: -row["score"])[:MOST_DETECTIONS]
     ]
+    counted = _plural(len(found), "detection")
+    if len(found) > len(detections):
+        counted += f", the best {len(detections)} drawn"
     tiles = []
     for path, picture in zip(
         image_paths(record, modality), read_pictures(record, modality), strict=True
     ):
         image = np.ascontiguousarray(picture[:, :, ::-1])
         tiles.append(Tile(image, f"{_plural(count, 'label')}  {short_path(path)}", labels))
-        tiles.append(Tile(image, _plural(len(found), "detection"), reminders + detections))
+        tiles.append(Tile(image, counted, reminders + detections))
     return tiles
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from d2pd.reporting.cells import heat_cells
+from d2pd.data.modality import CAMERAS
+from d2pd.reporting.cells import heat_cells, tile_with_boxes_of
 from d2pd.reporting.gallery import detection_group, draw_groups
 from d2pd.reporting.sheet import Tile
 
@@ -23,6 +24,8 @@ def draw_heat_maps(
 ) -> None:
     """Draw images with their labels, detections and the heat map of each segmentation layer.
 
+    A pair is shown by its visible image.
+
     Args:
         records: The images, boxes XYXY.
         predictions: COCO results on them.
@@ -37,6 +40,7 @@ def draw_heat_maps(
         ValueError: If there is no record.
         UserError: If a picture cannot be read.
     """
+    camera = CAMERAS[modality][0]
     groups = []
     for record, heat in zip(records, heat_maps, strict=True):
         found = [
@@ -44,8 +48,8 @@ def draw_heat_maps(
             for row in predictions
             if row["image_id"] == record["image_id"] and row["score"] >= score_threshold
         ]
-        group = detection_group(record, found, class_names, modality)
-        groups.append([*group, *(_heat_tile(group[0].image, *each) for each in heat.items())])
+        group = detection_group(record, found, class_names, camera)
+        groups.append([*group, *(_heat_tile(group[0], *each) for each in heat.items())])
     heading = (
         "Heat maps: what each segmentation layer takes for an object, dark 0 to bright 1, a cell "
         f"each.  Green: labels.  Orange: detections with a score of {score_threshold:g} or more.  "
@@ -54,7 +58,7 @@ def draw_heat_maps(
     draw_groups(groups, path, heading)
 
 
-def _heat_tile(picture: np.ndarray, name: str, heat: np.ndarray) -> Tile:
+def _heat_tile(of_labels: Tile, name: str, heat: np.ndarray) -> Tile:
     rows, columns = heat.shape
     caption = f"{name}, {rows}×{columns} cells, {heat.max():.2f} at most"
-    return Tile(heat_cells(picture, heat), caption)
+    return tile_with_boxes_of(of_labels, heat_cells(of_labels.image, heat), caption)

@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from d2pd.errors import MissingFileError
+from d2pd.reporting import gallery
 from d2pd.reporting.gallery import choose_images, draw_batch, draw_detections, draw_faults
 from d2pd.reporting.sheet import (
     CAPTION,
+    DETECTION,
     HEADING_LINE,
     LABEL,
     MARGIN,
@@ -126,6 +128,64 @@ def test_pair_is_drawn_twice_with_the_boxes_on_both(tmp_path):
         assert np.abs(np.subtract(found, [105, top + 50, 305, top + 250])).max() <= 2
 
 
+@pytest.fixture
+def sheet(monkeypatch):
+    """Heading, tiles and columns that are handed to the drawing, instead of a file."""
+    drawn: dict = {}
+
+    def draw_sheet(tiles, path, **others):
+        drawn.update(others, tiles=tiles)
+
+    monkeypatch.setattr(gallery, "draw_sheet", draw_sheet)
+    return drawn
+
+
+def test_heading_promises_the_order_of_the_channels_and_not_their_colours(sheet):
+    draw_batch([sample(plain())], ["person"], "b.png", "RGB")
+    colours = "augmented, RGB (channels in the right order, colours as augmented).  Green"
+    assert colours in sheet["heading"]
+    assert "true colours" not in sheet["heading"]
+    draw_batch([sample(plain()[:1])], ["person"], "b.png", "RGB")
+    assert sheet["heading"].startswith("What the model gets: augmented.  Green")
+
+
+def test_heading_says_what_becomes_of_small_labels_where_there_are_masks(sheet):
+    told = "is painted into the cell that holds its own centre."
+    draw_batch([sample(plain())], ["person"], "b.png")
+    assert told not in sheet["heading"]
+    draw_batch([sample(plain())], ["person"], "b.png", masks=[{"conv7": np.zeros((2, 2), int)}])
+    assert told in sheet["heading"]
+
+
+@pytest.mark.parametrize(("channels", "maps", "columns"), [(3, 1, 4), (3, 2, 6), (4, 2, 8)])
+def test_two_samples_with_masks_fill_a_row(sheet, channels, maps, columns):
+    image = torch.zeros(channels, 56, 56, dtype=torch.uint8)
+    masks = {f"map {number}": np.zeros((2, 2), int) for number in range(maps)}
+    draw_batch([sample(image)] * 8, ["person"], "b.png", masks=[masks] * 8)
+    assert sheet["columns"] == columns
+    assert len(sheet["tiles"]) == 4 * columns
+
+
+@pytest.mark.parametrize(
+    ("count", "drawn", "caption"),
+    [
+        (1, 1, "1 detection"),
+        (20, 20, "20 detections"),
+        (200, 20, "200 detections, the best 20 drawn"),
+    ],
+)
+def test_the_best_detections_are_drawn_and_all_are_counted(sheet, record, count, drawn, caption):
+    found = [
+        {"image_id": 1, "category_id": 0, "bbox": [number, 9, 5, 5], "score": 0.5 + number / 1000}
+        for number in range(count)
+    ]
+    draw_detections([record], found, ["person"], "d.png")
+    tile = sheet["tiles"][1]
+    boxes = [mark.bbox[0] for mark in tile.marks if mark.kind == DETECTION]
+    assert boxes == list(range(count))[::-1][:drawn]
+    assert tile.caption == caption
+
+
 def test_masks_stand_at_the_right_of_their_sample(tmp_path):
     mask = np.zeros((4, 4), np.int64)
     mask[1, 2], mask[3, 0] = 1, 255
@@ -133,8 +193,8 @@ def test_masks_stand_at_the_right_of_their_sample(tmp_path):
     masks = [{"conv4_3": mask, "conv7": mask.T}, {"conv4_3": mask * 0, "conv7": mask * 0}]
     draw_batch(samples, ["person"], tmp_path / "b.png", masks=masks)
     picture = cv2.imread(str(tmp_path / "b.png"))
-    assert picture.shape[1] == 3 * 560 + 4 * MARGIN
-    bottom = picture.shape[0] - 2 * MARGIN - 560 - CAPTION  # of the first of two rows
+    assert picture.shape[1] == 6 * 560 + 7 * MARGIN
+    bottom = picture.shape[0] - MARGIN
     blue, amber, black = (
         [round(0.6 * v) for v in c] for c in ((255, 150, 64), (32, 176, 255), (0, 0, 0))
     )
