@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,7 @@ def parse_imports(source: str, module: str, is_package: bool) -> set[str]:
     return names
 
 
+@cache
 def imports_of(module: str) -> set[str]:
     path = MODULES[module]
     return parse_imports(path.read_text(encoding="utf-8"), module, path.name == "__init__.py")

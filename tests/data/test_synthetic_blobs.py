@@ -121,11 +121,13 @@ def test_the_blob_detector_finds_persons_where_nothing_else_is_warm() -> None:
     assert best_of_all_settings([(frame, picture)])[0] > 70
 
 
+@pytest.mark.slow
 def test_threshold_and_blob_fails_on_thermal(drawn: list) -> None:
     score, setting = best_of_all_settings([(frame, thermal) for frame, _, thermal in drawn])
     assert score < 30, setting
 
 
+@pytest.mark.slow
 def test_threshold_and_blob_fails_on_visible(drawn: list) -> None:
     pairs = [(frame, cv2.cvtColor(visible, cv2.COLOR_BGR2GRAY)) for frame, visible, _ in drawn]
     score, setting = best_of_all_settings(pairs)

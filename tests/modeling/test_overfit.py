@@ -39,6 +39,7 @@ def cfg(tmp_path):
     return cfg
 
 
+@pytest.mark.slow
 def test_four_pictures_are_learnt_by_heart(cfg):
     torch.manual_seed(0)
     model = build_model(cfg).train()

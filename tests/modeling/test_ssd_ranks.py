@@ -20,6 +20,7 @@ def ranks(tmp_path_factory):
         return run_ranks(FOLDER / "ssd_rank.py", tmp_path_factory.mktemp("ranks"))
 
 
+@pytest.mark.slow
 def test_gradients_are_those_of_one_process_with_both_images(ranks):
     model = quiet(make_frozen())
     losses, gradients = gradients_of(model, batch_of(0) + batch_of(1))
@@ -30,6 +31,7 @@ def test_gradients_are_those_of_one_process_with_both_images(ranks):
     assert ranks[1]["losses"] == {"loss_cls": 0.0, "loss_box_reg": 0.0}
 
 
+@pytest.mark.slow
 def test_a_process_by_itself_waits_for_nobody(ranks):
     with torch.no_grad():
         expected = {n: v.item() for n, v in quiet(make_frozen())(batch_of(0)).items()}

@@ -90,6 +90,7 @@ def test_sigterm_saves_at_the_step_and_resume_ends_as_the_whole_run(opts, whole,
     assert len((output / "metrics.json").read_text().splitlines()) == 2
 
 
+@pytest.mark.slow
 def test_ctrl_c_of_a_terminal_reaches_the_workers_too_and_harms_nothing(opts, whole, tmp_path):
     output, opts = tmp_path / "run", [*opts, "DATALOADER.NUM_WORKERS", "2"]
     process = start(output, opts)
@@ -106,6 +107,7 @@ def test_ctrl_c_of_a_terminal_reaches_the_workers_too_and_harms_nothing(opts, wh
     assert_same_weights(output, whole)
 
 
+@pytest.mark.slow
 def test_sigterm_during_an_evaluation_leaves_it_pending_and_a_resume_does_it_first(
     opts, whole, tmp_path
 ):
