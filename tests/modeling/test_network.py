@@ -56,6 +56,7 @@ def test_sides_are_those_of_the_maps_and_below_one_there_is_no_map(height, width
     ]
 
 
+@pytest.mark.slow
 def test_ssd300_has_8732_anchors_and_computes_what_torchvisions_does():
     network = make_network(SSD300, "vgg16", num_classes=20).eval()
     reference = ssd300_vgg16(weights=None, weights_backbone=None, num_classes=21).eval()

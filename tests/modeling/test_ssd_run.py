@@ -17,7 +17,7 @@ QUICK = Path(__file__).resolve().parents[2] / "configs/quick/ssd_seg_synthetic.y
 
 @pytest.fixture(scope="module")
 def output(drawn_root, without_pictures, tmp_path_factory):
-    """The folder of a run of six steps on a pair of cameras, resumed after four."""
+    """The folder of a run of twenty steps on a pair of cameras, resumed after twelve."""
     folder = tmp_path_factory.mktemp("run") / "output"
     settings = {
         "DATASETS.ROOT": drawn_root,
@@ -30,13 +30,13 @@ def output(drawn_root, without_pictures, tmp_path_factory):
         "MODEL.DEVICE": "cpu",
         "SOLVER.IMS_PER_BATCH": 2,
         "SOLVER.WARMUP_ITERS": 2,
-        "SOLVER.CHECKPOINT_PERIOD": 2,
-        "TEST.EVAL_PERIOD": 2,
+        "SOLVER.CHECKPOINT_PERIOD": 6,
+        "TEST.EVAL_PERIOD": 10,
         "DATALOADER.NUM_WORKERS": 0,
         "OUTPUT_DIR": folder,
     }
     opts = [str(word) for pair in settings.items() for word in pair]
-    for max_iter, flags in (("4", []), ("6", ["--resume"])):
+    for max_iter, flags in (("12", []), ("20", ["--resume"])):
         words = ["--config-file", str(QUICK), *flags, *opts, "SOLVER.MAX_ITER", max_iter]
         main(train_parser().parse_args(words))
     return folder
@@ -48,7 +48,7 @@ def test_losses_of_training_validation_and_maps_are_logged(output):
     for name in ("loss_cls", "loss_box_reg", "loss_seg"):
         assert {name, f"val/{name}"} <= names
     assert {"loss_seg/conv4_3", "loss_seg/conv7", "bbox/AP50", "val/total_loss"} <= names
-    assert rows[-1]["iteration"] == 5
+    assert rows[-1]["iteration"] == 19
     assert all(np.isfinite(row["total_loss"]) for row in rows if "total_loss" in row)
 
 
