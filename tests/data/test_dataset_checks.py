@@ -6,21 +6,13 @@ import logging
 import pytest
 from PIL import Image
 
-from d2pd.d2 import DatasetCatalog, MetadataCatalog
 from d2pd.data.dataset_checks import unreadable_labels
 from d2pd.data.registration import register_csv, register_kaist
 
 NUM_FRAMES = 4
 
 
-@pytest.fixture(autouse=True)
-def _forget_datasets():
-    before = set(DatasetCatalog)
-    yield
-    for name in set(DatasetCatalog) - before:
-        DatasetCatalog.remove(name)
-        if name in MetadataCatalog:
-            MetadataCatalog.remove(name)
+pytestmark = pytest.mark.usefixtures("forget_datasets")
 
 
 @pytest.fixture

@@ -18,15 +18,7 @@ from d2pd.data.registration import (
 )
 from d2pd.errors import AnnotationError, ConfigError, MissingFileError
 
-
-@pytest.fixture(autouse=True)
-def _forget_datasets():
-    before = set(DatasetCatalog)
-    yield
-    for name in set(DatasetCatalog) - before:
-        DatasetCatalog.remove(name)
-        if name in MetadataCatalog:
-            MetadataCatalog.remove(name)
+pytestmark = pytest.mark.usefixtures("forget_datasets")
 
 
 @pytest.fixture
