@@ -77,12 +77,21 @@ def _check_keys(cfg: CfgNode, defaults: Mapping[str, Any]) -> None:
             )
         if changed:
             _check_model_key(key, value, cfg.MODEL.META_ARCHITECTURE, defaults)
-        switch = SWITCHED_KEYS.get(key)
-        if switch and changed and not lookup(cfg, switch):
-            raise ConfigError(
-                f"{key} is {value!r}, but {switch} is {lookup(cfg, switch)!r}, so that it would "
-                f"have no effect: set {switch}, or remove {key}"
-            )
+            _check_switch(key, value, cfg)
+
+
+def _check_switch(key: str, value: Any, cfg: CfgNode) -> None:
+    """Refuse a changed key that another one makes idle."""
+    if key not in SWITCHED_KEYS:
+        return
+    switch, needed = SWITCHED_KEYS[key]
+    found = lookup(cfg, switch)
+    if not found or needed not in (None, found):
+        wanted = switch if needed is None else f"{switch} {needed}"
+        raise ConfigError(
+            f"{key} is {value!r}, but {switch} is {found!r}, so that it would have no effect: set "
+            f"{wanted}, or remove {key}"
+        )
 
 
 def _check_channels(cfg: CfgNode) -> None:

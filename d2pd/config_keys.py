@@ -132,13 +132,20 @@ SSD_HONOURS = (
 OPEN_GROUPS = ("DATASETS.REGISTER.", "MISS_RATE.SETTINGS.", "MISS_RATE.SPLITS.")
 """Groups whose keys are names that the user gives."""
 
-SWITCHED_KEYS: dict[str, str] = {
-    "SOLVER.AMP.PRECISION": "SOLVER.AMP.ENABLED",
-    "INPUT.AUG.RESIZED_CROP_RATIO": "INPUT.AUG.RESIZED_CROP_SCALE",
-    "EARLY_STOPPING.PATIENCE": "EARLY_STOPPING.METRIC",
-    "EARLY_STOPPING.DIVERGENCE_THRESHOLD": "EARLY_STOPPING.METRIC",
+SWITCHED_KEYS: dict[str, tuple[str, str | None]] = {
+    "SOLVER.AMP.PRECISION": ("SOLVER.AMP.ENABLED", None),
+    "INPUT.AUG.RESIZED_CROP_RATIO": ("INPUT.AUG.RESIZED_CROP_SCALE", None),
+    "EARLY_STOPPING.PATIENCE": ("EARLY_STOPPING.METRIC", None),
+    "EARLY_STOPPING.DIVERGENCE_THRESHOLD": ("EARLY_STOPPING.METRIC", None),
+    "MODEL.SSD.FUSION": ("INPUT.MODALITY", "both"),
+    "MODEL.SSD.SOFT_NMS_SIGMA": ("MODEL.SSD.NMS_TYPE", "soft_gaussian"),
+    "MODEL.SSD.SEG.KERNEL_SIZE": ("MODEL.SSD.SEG.MAPS", None),
+    "MODEL.SSD.SEG.OTHER_SIZES": ("MODEL.SSD.SEG.MAPS", None),
+    "MODEL.SSD.SEG.PIXEL_REDUCTION": ("MODEL.SSD.SEG.MAPS", None),
+    "MODEL.SSD.SEG.MAP_REDUCTION": ("MODEL.SSD.SEG.MAPS", None),
 }
-"""Keys that have no effect, and are refused when changed, as long as another one is off."""
+"""Keys that have no effect, and are refused when changed, unless another one has the value, or,
+for None, is not off."""
 
 EASYDICT_KEYS: dict[str, str] = {
     "gpu": "MODEL.DEVICE",

@@ -16,9 +16,10 @@ SHARED_DATA = ROOT.parent / "shared" / "data"
 
 @pytest.fixture(autouse=True)
 def _logs_reach_caplog() -> None:
-    """Undo what a run of an earlier test has set up: its loggers keep their messages."""
+    """Undo what a run of an earlier test has set up: its loggers keep and choose messages."""
     for name in ("d2pd", "detectron2"):
         logging.getLogger(name).propagate = True
+        logging.getLogger(name).setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")

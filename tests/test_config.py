@@ -40,7 +40,7 @@ def test_every_honoured_and_every_restricted_key_exists():
     honoured = {group + name for group, names in HONOURED.items() for name in names.split()}
     assert honoured <= known
     assert set(ALLOWED_VALUES) <= known
-    assert set(SWITCHED_KEYS) | set(SWITCHED_KEYS.values()) <= known
+    assert set(SWITCHED_KEYS) | {switch for switch, _ in SWITCHED_KEYS.values()} <= known
     flags = {"--resume", "--overwrite", "--eval-only", "--num-machines"}
     assert set(EASYDICT_KEYS.values()) - flags <= known
 
@@ -339,3 +339,16 @@ def test_keys_of_the_other_model_are_refused():
     words = ["MODEL.SSD.NEGATIVE_RATIO", "2.0", "MODEL.BACKBONE.FREEZE_AT", "0"]
     cfg = load_config(opts=[*ssd, *words, "MODEL.ROI_HEADS.NUM_CLASSES", "1"])
     assert cfg.MODEL.SSD.NEGATIVE_RATIO == 2.0
+
+
+@pytest.mark.parametrize(
+    ("words", "way_out"),
+    [
+        (["MODEL.SSD.FUSION", "early"], "set INPUT.MODALITY both"),
+        (["MODEL.SSD.SOFT_NMS_SIGMA", "0.4"], "set MODEL.SSD.NMS_TYPE soft_gaussian"),
+        (["MODEL.SSD.SEG.MAPS", "[]", "MODEL.SSD.SEG.PIXEL_REDUCTION", "sum"], "SSD.SEG.MAPS,"),
+    ],
+)
+def test_keys_of_ssd_that_another_one_makes_idle_are_refused(words, way_out):
+    with pytest.raises(ConfigError, match=f"no effect: .*{re.escape(way_out)}"):
+        load_config(ROOT / "configs/ssd_seg_kaist.yaml", words)

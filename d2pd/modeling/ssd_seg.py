@@ -251,8 +251,9 @@ class SSDSeg(nn.Module):
             self.map_weights,
         )
         storage = get_event_storage()
-        for name, loss in of_maps.items():
-            value = loss.detach().item()
+        # Together: on a GPU each look at a number waits for all that came before.
+        values = torch.stack(list(of_maps.values())).detach().tolist()
+        for name, value in zip(of_maps, values, strict=True):
             if math.isfinite(value):  # else the step is refused, and medians keep their numbers
                 storage.put_scalar(f"loss_seg/{name}", value)
         return total

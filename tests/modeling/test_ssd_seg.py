@@ -339,7 +339,7 @@ def test_an_image_that_is_too_small_names_its_size_and_the_map():
     [
         ("visible", [0.0] * 3, "halfway", ["conv1_1 3"]),
         ("lwir", [0.0], "halfway", ["conv1_1 1"]),
-        ("lwir", [0.0] * 3, "early", ["conv1_1 3"]),
+        ("lwir", [0.0] * 3, "halfway", ["conv1_1 3"]),
         ("both", [0.0] * 4, "early", ["conv1_1 4"]),
         ("both", [0.0] * 6, "early", ["conv1_1 6"]),
         ("both", [0.0] * 4, "halfway", ["visible.conv1_1 3", "lwir.conv1_1 1"]),

@@ -1,6 +1,5 @@
 """The hook of the best model: which iterations are saved, under which name, across resumes."""
 
-import logging
 import math
 from pathlib import Path
 
@@ -139,12 +138,6 @@ def test_a_resume_at_any_iteration_saves_what_an_uninterrupted_run_does(tmp_path
     assert after.state_dict() == hook.state_dict()
     for name in ("best/bbox/AP", "best/val/total_loss"):
         assert first.logged(name) + second.logged(name) == whole.logged(name)
-
-
-@pytest.fixture(autouse=True)
-def only_warnings(caplog):
-    """Whatever the tests before left the logger at."""
-    caplog.set_level(logging.WARNING, logger="d2pd")
 
 
 @pytest.fixture
