@@ -344,7 +344,6 @@ def test_keys_of_the_other_model_are_refused():
 @pytest.mark.parametrize(
     ("words", "way_out"),
     [
-        (["MODEL.SSD.FUSION", "early"], "set INPUT.MODALITY both"),
         (["MODEL.SSD.SOFT_NMS_SIGMA", "0.4"], "set MODEL.SSD.NMS_TYPE soft_gaussian"),
         (["MODEL.SSD.SEG.MAPS", "[]", "MODEL.SSD.SEG.PIXEL_REDUCTION", "sum"], "SSD.SEG.MAPS,"),
     ],
