@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from d2pd.config_keys import (
+from d2pd.config_keys import default_config
+from d2pd.config_rules import (
     ALLOWED_VALUES,
     HIGHEST_VALUES,
     HONOURED,
@@ -11,7 +12,6 @@ from d2pd.config_keys import (
     OPEN_GROUPS,
     SSD_HONOURS,
     SWITCHED_KEYS,
-    default_config,
 )
 from d2pd.config_words import flatten, lookup
 from d2pd.d2 import CfgNode

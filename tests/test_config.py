@@ -10,14 +10,8 @@ from easydict import EasyDict
 
 from d2pd.config import config_from_easydict, load_config
 from d2pd.config_checks import check_config
-from d2pd.config_keys import (
-    ALLOWED_VALUES,
-    EASYDICT_KEYS,
-    HONOURED,
-    REGISTER_DEFAULTS,
-    SWITCHED_KEYS,
-    default_config,
-)
+from d2pd.config_keys import EASYDICT_KEYS, REGISTER_DEFAULTS, default_config
+from d2pd.config_rules import ALLOWED_VALUES, HONOURED, SWITCHED_KEYS
 from d2pd.config_words import flatten, lookup
 from d2pd.d2 import get_cfg
 from d2pd.errors import ConfigError, MissingFileError

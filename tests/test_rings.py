@@ -16,6 +16,7 @@ MODULES = {
 }
 PURE = (
     "d2pd.errors",
+    "d2pd.config_rules",
     "d2pd.atomic_file",
     "d2pd.json_file",
     "d2pd.engine_state",
