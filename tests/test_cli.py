@@ -49,22 +49,30 @@ def test_kaist_config_with_nothing_there_lists_all_that_is_missing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["train_net.py", "--config-file", "nowhere.yaml"], "no config file nowhere.yaml"),
-        (["train_net.py", "SOLVER.LRR", "1"], "unknown key SOLVER.LRR"),
-        (["-m", "d2pd", "show", "--config-file", "README.md"], "README.md: not "),
-        (["-m", "d2pd", "synth", "--output", "README.md"], "README.md"),
-        (["-m", "d2pd", "diagnose", "--config-file", "nowhere.yaml"], "no config file nowhere"),
-        (["-m", "d2pd", "diagnose", "--labels-only"], "name the training: --config-file FILE"),
-    ],
-)
-def test_mistakes_end_in_one_line_and_exit_code_two(words, message):
-    done = run(*words)
+MISTAKES = [
+    (cli.train, ["--config-file", "nowhere.yaml"], "no config file nowhere.yaml"),
+    (cli.train, ["SOLVER.LRR", "1"], "unknown key SOLVER.LRR"),
+    (cli.main, ["show", "--config-file", "README.md"], "README.md: not "),
+    (cli.main, ["synth", "--output", "README.md"], "README.md"),
+    (cli.main, ["diagnose", "--config-file", "nowhere.yaml"], "no config file nowhere"),
+    (cli.main, ["diagnose", "--labels-only"], "name the training: --config-file FILE"),
+]
+
+
+@pytest.mark.parametrize(("command", "words", "message"), MISTAKES)
+def test_mistakes_end_in_one_line_and_exit_code_two(command, words, message, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    assert command(words) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("d2pd: ")
+    assert message in said
+    assert said.count("\n") == 1
+
+
+def test_a_mistake_is_one_line_and_exit_code_two_in_a_process_of_its_own():
+    done = run("train_net.py", "SOLVER.LRR", "1")
     assert done.returncode == 2
-    assert done.stderr.startswith("d2pd: ")
-    assert message in done.stderr
+    assert done.stderr.startswith("d2pd: command line: unknown key SOLVER.LRR")
     assert done.stderr.count("\n") == 1
 
 

@@ -89,6 +89,7 @@ def test_evaluation_alone_gives_the_result_of_the_run(finished, quick_opts, tmp_
     assert again["bbox"] == pytest.approx(results["bbox"], nan_ok=True)
 
 
+@pytest.mark.slow
 def test_final_test_is_evaluated_once_after_training_and_apart(quick_opts, tmp_path):
     opts = [*quick_opts, "DATASETS.FINAL_TEST", "('synthetic_train',)", "SOLVER.MAX_ITER", "3"]
     results = run_main([*opts, "OUTPUT_DIR", str(tmp_path / "out")])

@@ -18,6 +18,8 @@ from d2pd.d2 import ENGINE
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = "configs/quick/faster_rcnn_synthetic.yaml"
 
+pytestmark = pytest.mark.slow  # a dozen processes
+
 
 def start(output, opts, *flags):
     words = ["train_net.py", "--config-file", QUICK, *flags, *opts, "OUTPUT_DIR", str(output)]
