@@ -14,7 +14,12 @@ from d2pd.config import load_config
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PACKAGE_OF_MODULE = {"cv2": "opencv-python", "PIL": "pillow", "yaml": "pyyaml"}
+PACKAGE_OF_MODULE = {
+    "cv2": "opencv-python",
+    "PIL": "pillow",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+}
 
 
 def requirements(name: str) -> list[Requirement]:
