@@ -23,7 +23,8 @@ class Finding:
             0; for a CSV the 1-based line.
         box: x1, y1, x2, y2 in pixels as read, not clipped; None for an image.
         category: Name of the class; None for an image, a region or an unknown class.
-        message: What is wrong, one line, without image, row and box.
+        message: What is wrong, one line, without image, row and box; that of a malformed row
+            begins with its place, ``annotation 5``, ``image 5`` or ``line 5``.
         is_region: Whether the box is a region to ignore.
     """
 
@@ -36,10 +37,11 @@ class Finding:
     is_region: bool = False
 
     def __str__(self) -> str:
-        places = (self.image, None if self.row is None else f"row {self.row}")
+        is_told = self.row is None or self.rule == "malformed_row"
+        places = (self.image, None if is_told else f"row {self.row}")
         place = ", ".join(part for part in places if part is not None)
         box = "" if self.box is None else f"[{', '.join(f'{side:g}' for side in self.box)}] "
-        return f"{place}: {box}{self.message}"
+        return f"{place}: {box}{self.message}" if place else f"{box}{self.message}"
 
     def as_json(self) -> dict[str, Any]:
         """Return it as plain data."""
