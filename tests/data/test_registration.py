@@ -273,7 +273,7 @@ def test_faults_of_all_labels_are_listed_together(root):
         (
             {"FORMAT": "csv", "ANOTATIONS": "a.csv"},
             "unknown key DATASETS.REGISTER.mine.ANOTATIONS; known: FORMAT, ANNOTATIONS, IMAGES, "
-            "CLASSES, BOX_FORMAT, COLUMNS, IMAGE_LIST, INCLUDE, EXCLUDE",
+            "CLASSES, BOX_FORMAT, COLUMNS, IMAGE_LIST, INCLUDE, EXCLUDE, FOLDS, FOLD_PART",
         ),
         (
             {"FORMAT": "coco", "ANNOTATIONS": "a.json", "BOX_FORMAT": "xywh"},
