@@ -30,6 +30,7 @@ PURE = (
     "d2pd.data.audit.rules",
     "d2pd.data.audit.summary",
     "d2pd.data.cleaning",
+    "d2pd.data.convert",
     "d2pd.data.synthetic",
     "d2pd.data.augmentation",
     "d2pd.data.sampler",

@@ -1,0 +1,1 @@
+"""Labels of one format written in another."""

@@ -1,0 +1,103 @@
+"""``d2pd convert``: labels of one format in another, and a count of what gets lost."""
+
+import argparse
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from d2pd.atomic_file import atomic_file
+from d2pd.data.annotations.labels import Labels
+from d2pd.data.convert.csv_target import to_csv
+from d2pd.data.convert.json_targets import to_coco, to_kaist
+from d2pd.data.convert.source import Source, read_source
+from d2pd.data.convert.target import Converted, is_region
+from d2pd.errors import AnnotationError, ConfigError, UserError
+from d2pd.json_file import write_json
+
+TARGETS: Mapping[str, Callable[[Labels], Converted]] = {
+    "kaist": to_kaist,
+    "coco": to_coco,
+    "csv": to_csv,
+}
+
+
+def main(args: argparse.Namespace) -> int:
+    """Read labels, write them in another format, and print what the target cannot say.
+
+    Args:
+        args: ``input``, ``format``, ``classes``, ``box_format``, ``to``, ``output``, ``force``.
+
+    Returns:
+        Exit code 0.
+
+    Raises:
+        UserError: If the labels cannot be read, or not be written there; nothing was written.
+    """
+    check_output(args.output, args.input, args.force)
+    source = read_source(args.input, args.format, args.classes, args.box_format)
+    if not source.labels.records:
+        raise AnnotationError(f"{args.input}: there is no image in it; nothing can be converted")
+    converted = TARGETS[args.to](source.labels)
+    _write(args.output, converted)
+    print(_summary(source, converted, args))
+    return 0
+
+
+def check_output(output: Path, source: Path, force: bool) -> None:
+    """Refuse to write over or into the labels that are read, or over another file unasked.
+
+    Raises:
+        ConfigError: If the output is no place for a file.
+    """
+    if output.is_dir():
+        raise ConfigError(f"--output {output}: this is a folder; name a file")
+    if source.exists():
+        place = output.resolve()
+        is_inside = source.is_dir() and source.resolve() in place.parents
+        if is_inside or (output.exists() and output.samefile(source)):
+            raise ConfigError(
+                f"--output {output}: this would change the labels that are read; name another place"
+            )
+    if (output.exists() or output.is_symlink()) and not force:
+        raise ConfigError(
+            f"--output {output}: there is such a file; name another, or add --force to replace it"
+        )
+
+
+def _write(output: Path, converted: Converted) -> None:
+    if not isinstance(converted.content, str):
+        write_json(output, converted.content)
+        return
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(output) as file:
+            file.write(converted.content.encode())
+    except OSError as error:
+        raise UserError(
+            f"cannot write {output} ({error.strerror or error}): make room there, or choose "
+            "another folder"
+        ) from error
+
+
+def _summary(source: Source, converted: Converted, args: argparse.Namespace) -> str:
+    labels = source.labels
+    regions = sum(is_region(each) for record in labels.records for each in record["annotations"])
+    lines = [
+        f"read as {source.format}: {len(labels.records)} images, classes "
+        f"{', '.join(labels.class_names) or 'none'}, {regions} regions to ignore",
+        f"written as {args.to}: {args.output}, {converted.num_boxes} boxes",
+    ]
+    lost = source.lost + converted.lost + _new_class_ids(source, converted)
+    if not lost:
+        return "\n".join([*lines, "nothing is lost"])
+    lines.append(f"what {args.to} does not say:")
+    return "\n".join([*lines, *(f"{count:9d}  {what}" for what, count in lost.items())])
+
+
+def _new_class_ids(source: Source, converted: Converted) -> Counter[str]:
+    if isinstance(converted.content, str):
+        return Counter()
+    new = {row["name"]: row["id"] for row in converted.content["categories"]}
+    changed = [name for name, key in source.class_ids.items() if new[name] != key]
+    what = "ids of classes: " + ", ".join(f"{name} is {new[name]} now" for name in changed)
+    return +Counter({what: len(changed)})
