@@ -379,7 +379,7 @@ def test_a_selection_that_leaves_nothing_is_refused(write):
             "{}, line 1, column 1: not JSON (Expecting value); the file may be cut off or of "
             "another format: download or export it again",
         ),
-        (b'{"images": "\xe9"}', "{}: byte 12 is not UTF-8 text; save the file as UTF-8"),
+        (b'{"images": "\xe9"}', "{}, line 1: byte 12 is not UTF-8 text; save the file as UTF-8"),
         (
             b"[1, 2]",
             "{}: expected an object with images and annotations, got list; KAIST and COCO "

@@ -3,17 +3,19 @@
 import logging
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from d2pd.data.annotations.image_files import FolderListing, existing_folder, missing_images
 from d2pd.data.annotations.json_tables import (
     JsonTables,
     group_annotations,
     read_tables,
+    shown,
     whole_number,
 )
-from d2pd.data.annotations.labels import IGNORE_REGION, Labels, PathLike, Record
+from d2pd.data.annotations.labels import IGNORE_REGION, Labels, PathLike, Record, Select
 from d2pd.errors import AnnotationError, MissingFileError
 
 logger = logging.getLogger(__name__)
@@ -44,6 +46,7 @@ def read_kaist_json(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     class_names: Sequence[str] = ("person",),
+    select: Select | None = None,
 ) -> Labels:
     """Read KAIST labels; category -1, ``ignore: 1`` and unwanted categories are regions to ignore.
 
@@ -55,6 +58,7 @@ def read_kaist_json(
         include: Video prefixes such as ``set00/V003`` or ``set00``; if any, only these are kept.
         exclude: Video prefixes that are left out.
         class_names: Categories that are objects, in the order of their new ids.
+        select: Chooses some of the images that are left by then; None takes all.
 
     Returns:
         Records with ``im_name``. ``lwir_file_name`` is there where the lwir frames are;
@@ -65,35 +69,59 @@ def read_kaist_json(
         AnnotationError: If the content cannot be used; the message names the row.
     """
     tables = read_tables(annotations)
-    grouped = group_annotations(tables, _contiguous(tables, class_names))
+    grouped = group_annotations(tables, category_targets(tables, class_names))
     records: list[Record] = []
     for position, row in enumerate(tables.images):
-        where = f"{tables.path}, image {position}"
-        record: Record = {"file_name": _name(row, where), "image_id": row["id"]}
-        for key, default in FRAME_SIZE.items():
-            stated = row.get(key) is not None
-            record[key] = whole_number(row, key, where) if stated else default
-        record |= {"im_name": record["file_name"], "annotations": grouped[position]}
-        records.append(record)
+        try:
+            name, size = frame_name(row), frame_size(row)
+        except AnnotationError as error:
+            raise AnnotationError(f"{tables.path}, image {position}: {error}") from error
+        record: Record = {"file_name": name, "image_id": row["id"], **size, "im_name": name}
+        records.append(record | {"annotations": grouped[position]})
     if image_list is not None:
         records = _select_listed(records, Path(image_list), tables.path)
     records = _select_videos(records, include, exclude, tables.path)
+    if select is not None:
+        records = [records[at] for at in select([record["im_name"] for record in records])]
     if images is not None:
         _add_paths(records, existing_folder(images), tables.path)
     return Labels(records, tuple(class_names))
 
 
-def _name(row: Record, where: str) -> str:
+def frame_name(row: Mapping[str, Any]) -> str:
+    """Give the ``im_name`` of an image.
+
+    Raises:
+        AnnotationError: If it has none, or one that is not such as set00/V000/I01217; the place is
+            not named.
+    """
     name = row.get("im_name")
     if isinstance(name, str) and name.count("/") == 2:
         return name
     if name is None:
         hint = "it has file_name: use FORMAT coco" if "file_name" in row else "add it"
-        raise AnnotationError(f"{where}: there is no im_name; {hint}")
-    raise AnnotationError(f"{where}: im_name must be such as set00/V000/I01217, got {name!r}")
+        raise AnnotationError(f"there is no im_name; {hint}")
+    raise AnnotationError(f"im_name must be such as set00/V000/I01217, got {shown(name)}")
 
 
-def _contiguous(tables: JsonTables, class_names: Sequence[str]) -> dict[int | str, int]:
+def frame_size(row: Mapping[str, Any]) -> dict[str, int]:
+    """Give height and width in pixels, those of KAIST where the row states none.
+
+    Raises:
+        AnnotationError: If one is no whole number above 0; the place is not named.
+    """
+    return {
+        key: default if row.get(key) is None else whole_number(row, key)
+        for key, default in FRAME_SIZE.items()
+    }
+
+
+def category_targets(tables: JsonTables, class_names: Sequence[str]) -> dict[int | str, int]:
+    """Give the class of each category id of the file; those not wanted are ``IGNORE_REGION``.
+
+    Raises:
+        AnnotationError: If a class is none of the file's categories.
+    """
     names = tables.categories or PUBLISHED_CATEGORIES
     for name in class_names:
         if name not in names.values():

@@ -1,5 +1,6 @@
 """What every reader returns."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ IGNORE_REGION = -1
 """``category_id`` of a region that is neither reward nor penalty for any class."""
 
 PathLike = str | Path
+
+Select = Callable[[Sequence[str]], Sequence[int]]
+"""Takes the image names of a file, as written; gives the positions of those that are wanted."""
 
 
 @dataclass(frozen=True)
