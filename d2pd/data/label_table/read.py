@@ -1,9 +1,14 @@
 """Read any label file into a table, whatever faults its rows have."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
-from d2pd.data.annotations.labels import PathLike
+from d2pd.data.annotations.labels import PathLike, read_label_file
+from d2pd.data.label_table.json_rows import read_json_rows
 from d2pd.data.label_table.table import LabelTable
+from d2pd.errors import ConfigError
+
+FORMATS = ("auto", "kaist", "coco", "csv")
 
 
 def read_label_table(
@@ -26,4 +31,8 @@ def read_label_table(
         ConfigError: If ``format`` or ``box_format`` is another word.
         AnnotationError: If the content is not of that format, or no image of it can be read.
     """
-    raise NotImplementedError
+    if format not in FORMATS:
+        raise ConfigError(f"the format must be one of {', '.join(FORMATS)}, got {format!r}")
+    path = Path(path)
+    content = read_label_file(path)
+    return read_json_rows(content, path, format, classes)
