@@ -21,6 +21,7 @@ CURES = {
     "coco": "correct DATASETS.REGISTER.{name}.{key}, or set D2PD_DATASETS or DATASETS.ROOT",
     "csv": "correct DATASETS.REGISTER.{name}.{key}, or set D2PD_DATASETS or DATASETS.ROOT",
 }
+FOLDS_CURE = "write it: python -m d2pd split --annotations {file} --folds K --output {path}"
 
 
 def missing_files(cfg: CfgNode, names: Sequence[str]) -> list[str]:
@@ -43,7 +44,9 @@ def missing_files(cfg: CfgNode, names: Sequence[str]) -> list[str]:
             wanted[key, path].append(name)
     for (key, path), users in wanted.items():
         source = MetadataCatalog.get(users[0]).source
-        cure = CURES[source.format].format(name=users[0], key=key, folder=source.annotations.parent)
+        cure = FOLDS_CURE if key == "FOLDS" else CURES[source.format]
+        places = {"file": source.annotations, "folder": source.annotations.parent, "path": path}
+        cure = cure.format(name=users[0], key=key, **places)
         what = "folder" if key == "IMAGES" else "file"
         problems.append(
             f"no {what} {path} ({key} of {', '.join(users)}; dataset root: {dataset_root(cfg)}): "
@@ -95,7 +98,8 @@ def _lacking_cameras(name: str, records: Sequence[Record], modality: str) -> lis
 
 def _missing_paths(source: DatasetSource) -> list[tuple[str, Path]]:
     image_list = source.options.get("image_list")
-    files = {"ANNOTATIONS": source.annotations, "IMAGE_LIST": image_list}
+    folds = source.fold_part.path if source.fold_part else None
+    files = {"ANNOTATIONS": source.annotations, "IMAGE_LIST": image_list, "FOLDS": folds}
     missing = [(key, path) for key, path in files.items() if path and not path.is_file()]
     if not source.images.is_dir():
         missing.append(("IMAGES", source.images))

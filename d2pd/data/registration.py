@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from d2pd.data.annotations.labels import PathLike, Record
 from d2pd.data.cleaning import CleaningReport, clean_records
 from d2pd.data.dataset_source import FORMATS, KAIST_CLASSES, DatasetSource
 from d2pd.data.drawn_on_first_use import DrawingSize
+from d2pd.data.folds import PARTS, FoldPart
 from d2pd.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -33,6 +35,8 @@ class RegisteredDataset:
         """
         records, report = self.read()
         if not self._is_logged:
+            if self.source.fold_part is not None:
+                logger.info("%s: %s", self.name, self.source.fold_part.describe())
             for line in report.summary().splitlines():
                 logger.info("%s: %s", self.name, line)
             self._is_logged = True
@@ -135,11 +139,29 @@ def register_from_config(cfg: CfgNode) -> None:
         cfg: With d2pd's keys. A label file is opened only where its ``CLASSES`` are empty.
 
     Raises:
-        ConfigError: If a key is unknown, ``FORMAT`` is another word or a needed key is empty.
+        ConfigError: If a key is unknown, is another word or has no effect, or a needed one is
+            empty.
         AnnotationError: If a file opened for its class names cannot be used.
     """
-    for name, entry in cfg.DATASETS.REGISTER.items():
-        _register(name, _source_of_entry(name, entry, cfg))
+    sources = sources_of_config(cfg)
+    if cfg.DATASETS.FOLD and not any(source.fold_part for source in sources.values()):
+        raise ConfigError(
+            f"DATASETS.FOLD {cfg.DATASETS.FOLD} has no effect: no dataset of DATASETS.REGISTER has "
+            "FOLDS; add the file of d2pd split there, or leave it out"
+        )
+    for name, source in sources.items():
+        _register(name, source)
+
+
+def sources_of_config(cfg: CfgNode) -> dict[str, DatasetSource]:
+    """Return what each dataset of ``DATASETS.REGISTER`` is read from; nothing is registered.
+
+    Raises:
+        ConfigError: If a key is unknown, ``FORMAT`` is another word or a needed key is empty.
+    """
+    return {
+        name: _source_of_entry(name, entry, cfg) for name, entry in cfg.DATASETS.REGISTER.items()
+    }
 
 
 def dataset_root(cfg: CfgNode) -> Path:
@@ -171,7 +193,23 @@ def _source_of_entry(name: str, entry: Mapping[str, Any], cfg: CfgNode) -> Datas
         cfg.DATASETS.MIN_BOX_SIZE,
         _reader_options(where, values, root),
         _drawing(cfg) if is_synthetic else None,
+        _fold_part(where, values, cfg),
     )
+
+
+def _fold_part(where: str, values: Mapping[str, Any], cfg: CfgNode) -> FoldPart | None:
+    folds, part = values["FOLDS"], values["FOLD_PART"]
+    if folds and part not in PARTS:
+        raise ConfigError(
+            f"{where}.FOLD_PART must be one of {', '.join(PARTS)} beside FOLDS, got {part!r}"
+        )
+    if part and not folds:
+        raise ConfigError(
+            f"{where}.FOLD_PART has no meaning without FOLDS; name the file of d2pd split there"
+        )
+    if not folds:
+        return None
+    return FoldPart(dataset_root(cfg) / Path(folds).expanduser(), part, cfg.DATASETS.FOLD)
 
 
 def _reader_options(where: str, values: Mapping[str, Any], root: Path) -> dict[str, Any]:
@@ -215,7 +253,8 @@ def _register(name: str, source: DatasetSource) -> None:
     if not class_names and source.format in ("kaist", "synthetic"):
         class_names = KAIST_CLASSES
     if not class_names and source.annotations.is_file():
-        class_names = source.read(None).class_names
+        # Of the whole file: each part has all the classes, and in the same order.
+        class_names = replace(source, fold_part=None).read(None).class_names
     if name in DatasetCatalog:
         DatasetCatalog.remove(name)
     DatasetCatalog.register(name, RegisteredDataset(name, source))

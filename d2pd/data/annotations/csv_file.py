@@ -8,7 +8,14 @@ import pandas as pd
 
 from d2pd.data.annotations.csv_columns import BOX_FIELDS, CsvTable, read_table
 from d2pd.data.annotations.image_files import find_images, image_size
-from d2pd.data.annotations.labels import IGNORE_REGION, Labels, PathLike, Record, make_annotation
+from d2pd.data.annotations.labels import (
+    IGNORE_REGION,
+    Labels,
+    PathLike,
+    Record,
+    Select,
+    make_annotation,
+)
 from d2pd.errors import AnnotationError
 
 IGNORE_CLASSES = ("ignore", "__ignore__", "-1")
@@ -25,6 +32,7 @@ def read_csv(
     class_names: Sequence[str] | None = None,
     box_format: str = "xyxy",
     columns: Sequence[str] | None = None,
+    select: Select | None = None,
 ) -> Labels:
     """Read boxes from a CSV; a line with a file name and no box is an image without objects.
 
@@ -35,6 +43,7 @@ def read_csv(
             takes the names of the file in alphabetical order, or its numbers.
         box_format: ``xyxy`` for corners, ``xywh`` for corner and size, in pixels.
         columns: Names of the columns in order, in place of a header.
+        select: Chooses some of the images; None takes all.
 
     Returns:
         Records in the order in which the file first names the images. Without ``images`` a record
@@ -51,6 +60,8 @@ def read_csv(
     boxes = _boxes(table, box_format, has_box)
     categories, chosen = _categories(table, has_box, class_names)
     records = _records(table, boxes, categories)
+    if select is not None:
+        records = [records[at] for at in select([record["file_name"] for record in records])]
     _add_paths_and_sizes(records, table, images)
     return Labels(records, chosen)
 

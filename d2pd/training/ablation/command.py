@@ -1,4 +1,4 @@
-"""``d2pd ablate``: a list of configurations, each with each seed, and one table of them all."""
+"""``d2pd ablate``: a list of configurations, each with each fold and seed, and one table."""
 
 import argparse
 from collections.abc import Mapping, Sequence
@@ -44,8 +44,9 @@ def main(args: argparse.Namespace) -> int:
     """Run what is not finished yet, in turn, then print and write the table.
 
     Args:
-        args: ``config_files``, ``seeds`` (None: those of the configurations), ``output``,
-            ``overrides`` (a file or None), ``opts`` and ``table``: whether nothing is to be run.
+        args: ``config_files``, ``seeds`` and ``folds`` (None: those of the configurations),
+            ``output``, ``overrides`` (a file or None), ``opts`` and ``table``: whether nothing is
+            to be run.
 
     Returns:
         Exit code: 0 all runs are finished and well, 1 some are not; the table names them.
@@ -55,7 +56,8 @@ def main(args: argparse.Namespace) -> int:
         RunInterrupted: On SIGTERM or Ctrl-C, once the run has saved; the table is written.
     """
     words = overrides_of_file(args.overrides) if args.overrides else []
-    runs = plan_runs(args.config_files, args.seeds or [], [*words, *args.opts], args.output)
+    opts = [*words, *args.opts]
+    runs = plan_runs(args.config_files, args.seeds or [], opts, args.output, args.folds or [])
     if not args.table:
         try:
             run_all(runs)
@@ -127,7 +129,7 @@ def _row(run: PlannedRun, stands: Standing) -> Row:
     results = stands.results
     if results is not None:
         results = results_of_one_dataset(results, run.config)
-    return make_row(run.name, run.seed, results, stands.seconds, stands.why)
+    return make_row(run.name, run.seed, results, stands.seconds, stands.why, run.fold)
 
 
 def _outcome(run: PlannedRun) -> str:
@@ -140,10 +142,12 @@ def _outcome(run: PlannedRun) -> str:
 def _caption(runs: Sequence[PlannedRun]) -> str:
     places = dict.fromkeys(measured_on(run.config) for run in runs)
     modes = dict.fromkeys(run.config["MISS_RATE.MODE"] for run in runs)
+    has_folds = any(run.fold is not None for run in runs)
+    over = "folds, of which each counts with the mean of its seeds" if has_folds else "seeds"
     return (
         f"On {', '.join(places)}: log-average miss rate (MR) of the reasonable labels "
         f"({', '.join(modes)}), lower is better, and COCO AP, all in %; mean ± standard deviation "
-        "(n - 1) over seeds. Time: of the whole process, evaluations included."
+        f"(n - 1) over {over}. Time: of the whole process, evaluations included."
     )
 
 

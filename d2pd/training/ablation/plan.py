@@ -1,8 +1,10 @@
-"""What is to be run: each configuration with each seed, in a folder of its own."""
+"""What is to be run: each configuration on each fold with each seed, in a folder of its own."""
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,11 @@ from d2pd.config import load_config
 from d2pd.config_keys import default_config
 from d2pd.config_words import check_words, flatten, one_line
 from d2pd.d2 import CfgNode
+from d2pd.data.registration import sources_of_config
 from d2pd.errors import ConfigError, MissingFileError
 from d2pd.json_file import strict
 
-OWN_KEYS = {"OUTPUT_DIR": "--output", "SEED": "--seeds"}
+OWN_KEYS = {"OUTPUT_DIR": "--output", "SEED": "--seeds", "DATASETS.FOLD": "--folds"}
 
 
 @dataclass(frozen=True)
@@ -25,21 +28,25 @@ class PlannedRun:
     Attributes:
         name: Of the configuration: its file's, without the suffix.
         seed: Its ``SEED``.
+        fold: Its ``DATASETS.FOLD``; None where the runs are not over folds.
         folder: Its ``OUTPUT_DIR``.
         config_file: As given.
         opts: ``KEY VALUE KEY VALUE ...`` on top of the file.
-        config: key -> value of the whole configuration, as JSON holds it.
+        config: key -> value of the whole configuration, as JSON holds it, and a digest of each
+            file of folds.
     """
 
     name: str
     seed: int
+    fold: int | None
     folder: Path
     config_file: Path
     opts: tuple[str, ...]
     config: Mapping[str, Any]
 
     def __str__(self) -> str:
-        return f"{self.name}, seed {self.seed}"
+        fold = "" if self.fold is None else f", fold {self.fold}"
+        return f"{self.name}{fold}, seed {self.seed}"
 
 
 def plan_runs(
@@ -47,6 +54,7 @@ def plan_runs(
     seeds: Sequence[int],
     opts: Sequence[str],
     output: Path,
+    folds: Sequence[int] = (),
 ) -> list[PlannedRun]:
     """Load every configuration, so that a mistake in the last one is heard of before the first run.
 
@@ -54,21 +62,24 @@ def plan_runs(
         config_files: Named differently, since the folders are named by them.
         seeds: Of each configuration; none for the ``SEED`` that it has.
         opts: ``KEY VALUE KEY VALUE ...`` on top of every configuration.
-        output: The folders ``NAME/seed_N`` are made here.
+        output: The folders ``NAME/seed_N``, or ``NAME/fold_I/seed_N``, are made here.
+        folds: To hold out, of each configuration; none for the ``DATASETS.FOLD`` that it has.
 
     Returns:
-        The runs, all seeds of a configuration one after the other.
+        The runs, all folds and seeds of a configuration one after the other.
 
     Raises:
         MissingFileError: If a file is not there.
-        ConfigError: If a file or an override cannot be used; the message names it.
+        ConfigError: If a file or an override cannot be used, or no dataset has the folds; the
+            message names it.
+        AnnotationError: If a file of folds cannot be used.
     """
     _check_names(config_files)
     check_words(opts)
     for key, flag in OWN_KEYS.items():
         if key in opts[::2]:
             raise ConfigError(f"{key} differs from run to run: give {flag} instead")
-    return [run for file in config_files for run in _runs_of(file, seeds, opts, output)]
+    return [run for file in config_files for run in _runs_of(file, folds, seeds, opts, output)]
 
 
 @cache
@@ -126,21 +137,47 @@ def _check_names(config_files: Iterable[Path]) -> None:
 
 
 def _runs_of(
-    file: Path, seeds: Sequence[int], opts: Sequence[str], output: Path
+    file: Path, folds: Sequence[int], seeds: Sequence[int], opts: Sequence[str], output: Path
 ) -> Iterator[PlannedRun]:
     try:
         cfg = load_config(file, opts)
     except ConfigError as error:
         told = str(error)
         raise ConfigError(told if told.startswith(str(file)) else f"{file}: {told}") from None
-    for seed in dict.fromkeys(seeds or [cfg.SEED]):
-        place = Path(file.stem) / f"seed_{seed}"
-        own = ["SEED", str(seed), "OUTPUT_DIR", str(output / place)]
+    held_out: Sequence[int | None] = folds or [None]
+    for fold, seed in product(dict.fromkeys(held_out), dict.fromkeys(seeds or [cfg.SEED])):
+        place = Path(file.stem, *([] if fold is None else [f"fold_{fold}"]), f"seed_{seed}")
+        own = [] if fold is None else ["DATASETS.FOLD", str(fold)]
+        own += ["SEED", str(seed), "OUTPUT_DIR", str(output / place)]
         if cfg.CHECKPOINT.MIRROR_DIR:
             own += ["CHECKPOINT.MIRROR_DIR", str(Path(cfg.CHECKPOINT.MIRROR_DIR) / place)]
         words = (*opts, *own)
-        config = _plain(load_config(file, words))
-        yield PlannedRun(file.stem, seed, output / place, file, words, config)
+        own_cfg = load_config(file, words)
+        config = _plain(own_cfg) | _digests_of_folds(own_cfg, file, is_needed=fold is not None)
+        yield PlannedRun(file.stem, seed, fold, output / place, file, words, config)
+
+
+def _digests_of_folds(cfg: CfgNode, file: Path, *, is_needed: bool) -> dict[str, str]:
+    """Return what tells whether a file of folds is another one: its path does not."""
+    used = {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST, *cfg.DATASETS.FINAL_TEST}
+    parts = {
+        name: source.fold_part
+        for name, source in sources_of_config(cfg).items()
+        if name in used and source.fold_part is not None
+    }
+    if is_needed and not parts:
+        raise ConfigError(
+            f"{file}: --folds would run the same each time: no dataset of DATASETS.TRAIN or TEST "
+            "has FOLDS; add the file of d2pd split to DATASETS.REGISTER.<name>"
+        )
+    for part in parts.values():
+        part.check()
+    return {
+        f"DATASETS.REGISTER.{name}.FOLDS, its content": hashlib.sha256(
+            part.path.read_bytes()
+        ).hexdigest()[:12]
+        for name, part in parts.items()
+    }
 
 
 def _plain(cfg: CfgNode) -> dict[str, Any]:

@@ -1,10 +1,12 @@
-"""The table that runs are compared by: a row for each, or the mean of its seeds."""
+"""The table that runs are compared by: a row for each, or the mean of its folds or seeds."""
 
 import math
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from d2pd.markdown_table import markdown_table
 
 COLUMNS = ("MR all", "MR day", "MR night", "AP", "AP50")
 SETTING = "reasonable"
@@ -28,6 +30,7 @@ class Row:
         missing: Column -> why it was not.
         seconds: That it took.
         why: What is amiss with the run; empty where nothing is.
+        fold: That was held out; None where the runs are not over folds.
     """
 
     name: str
@@ -36,16 +39,26 @@ class Row:
     missing: Mapping[str, str]
     seconds: float = 0.0
     why: str = ""
+    fold: int | None = None
+
+    @property
+    def sample(self) -> int:
+        """What a deviation is over: folds where there are any, else seeds."""
+        return self.seed if self.fold is None else self.fold
+
+    def __str__(self) -> str:
+        fold = "" if self.fold is None else f" fold {self.fold}"
+        return f"{self.name}{fold} seed {self.seed}"
 
 
 @dataclass(frozen=True)
 class Mean:
-    """A column over the seeds of a configuration.
+    """A column over the folds of a configuration, or over its seeds.
 
     Attributes:
         mean: NaN of none.
         deviation: Of a sample (n - 1); NaN of fewer than two.
-        number: Of the seeds that have a value.
+        number: Of the folds, or seeds, that have a value.
     """
 
     mean: float
@@ -54,7 +67,12 @@ class Mean:
 
 
 def make_row(
-    name: str, seed: int, results: Mapping[str, Any] | None, seconds: float, why: str
+    name: str,
+    seed: int,
+    results: Mapping[str, Any] | None,
+    seconds: float,
+    why: str,
+    fold: int | None = None,
 ) -> Row:
     """Take the columns out of the results of a run.
 
@@ -64,6 +82,7 @@ def make_row(
         results: task -> metric -> 0..100, of one dataset; None where there are none.
         seconds: That it took.
         why: What is amiss.
+        fold: See ``Row``.
     """
     values: dict[str, float] = {}
     missing: dict[str, str] = {}
@@ -78,19 +97,20 @@ def make_row(
             missing[column] = "there is no label to find"
         else:
             missing[column] = f"the results hold no {task}/{metric}{_instead(found)}"
-    return Row(name, seed, values, missing, seconds, why)
+    return Row(name, seed, values, missing, seconds, why, fold)
 
 
 def summarise(rows: Sequence[Row]) -> dict[str, dict[str, Mean]]:
-    """Return name -> column -> mean over the seeds; ``time``, in seconds, is of finished runs."""
+    """Return name -> column -> mean; ``time``, in seconds, is of finished runs.
+
+    Over folds, where the rows have any: a fold's value is the mean of its seeds, which are no
+    samples of their own. Else over seeds.
+    """
     summary: dict[str, dict[str, Mean]] = {}
     for name in dict.fromkeys(row.name for row in rows):
-        seeds = [row for row in rows if row.name == name]
-        columns = {
-            column: _mean([row.values[column] for row in seeds if column in row.values])
-            for column in COLUMNS
-        }
-        columns["time"] = _mean([row.seconds for row in seeds if row.values])
+        runs = [row for row in rows if row.name == name]
+        columns = {column: _mean(_samples(runs, column)) for column in COLUMNS}
+        columns["time"] = _mean([row.seconds for row in runs if row.values])
         summary[name] = columns
     return summary
 
@@ -114,6 +134,15 @@ def _instead(found: Any) -> str:
     return f" (but {', '.join(names)})" if names else ""
 
 
+def _samples(runs: Sequence[Row], column: str) -> list[float]:
+    """Return a value for each fold, or seed, that has any."""
+    of_sample: dict[int, list[float]] = {}
+    for row in runs:
+        if column in row.values:
+            of_sample.setdefault(row.sample, []).append(row.values[column])
+    return [statistics.fmean(values) for values in of_sample.values()]
+
+
 def _mean(values: Sequence[float]) -> Mean:
     return Mean(
         statistics.fmean(values) if values else math.nan,
@@ -123,26 +152,34 @@ def _mean(values: Sequence[float]) -> Mean:
 
 
 def _lines(rows: Sequence[Row]) -> Iterator[str]:
-    summary = summarise(rows)
-    seeds = {name: [row.seed for row in rows if row.name == name] for name in summary}
-    has_several = any(len(of_run) > 1 for of_run in seeds.values())
-    title = "seeds" if has_several else "seed"
-    yield from _grid(
-        [["run", title, *COLUMNS, "time"]]
-        + [
-            [name, ", ".join(map(str, seeds[name])), *_cells(columns, len(seeds[name]))]
-            for name, columns in summary.items()
-        ]
-    )
+    of_name = {name: [row for row in rows if row.name == name] for name in summarise(rows)}
+    has_several = any(len(runs) > 1 for runs in of_name.values())
+    has_folds = any(row.fold is not None for row in rows)
+    yield from _grid(of_name.items(), "s" if has_several else "", has_folds)
     if has_several:
-        yield from ("", "Each seed:", "")
-        yield from _grid(
-            [["run", "seed", *COLUMNS, "time"]]
-            + [[row.name, str(row.seed), *_cells(summarise([row])[row.name], 1)] for row in rows]
-        )
+        yield from ("", "Each run:" if has_folds else "Each seed:", "")
+        yield from _grid([(row.name, [row]) for row in rows], "", has_folds)
     amiss = list(_amiss(rows))
     if amiss:
         yield from ("", "What is missing or amiss:", "", *amiss)
+
+
+def _grid(
+    groups: Iterable[tuple[str, Sequence[Row]]], plural: str, has_folds: bool
+) -> Iterator[str]:
+    """Return the lines of a table, one for each group of runs."""
+    heads = [f"fold{plural}", f"seed{plural}"] if has_folds else [f"seed{plural}"]
+    lines = [["run", *heads, *COLUMNS, "time"]]
+    for name, runs in groups:
+        of_runs = [_numbers(row.fold for row in runs)] if has_folds else []
+        number = len({row.sample for row in runs})
+        cells = _cells(summarise(runs)[name], number)
+        lines.append([name, *of_runs, _numbers(row.seed for row in runs), *cells])
+    return markdown_table(lines)
+
+
+def _numbers(values: Iterable[int | None]) -> str:
+    return ", ".join(str(value) for value in dict.fromkeys(values) if value is not None)
 
 
 def _cells(columns: Mapping[str, Mean], number: int) -> list[str]:
@@ -159,16 +196,6 @@ def _cell(value: Mean, number: int) -> str:
     return f"{value.mean:.2f}{deviation}{share}"
 
 
-def _grid(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Yield a Markdown table whose columns stand below each other in a terminal too."""
-    widths = [max(len(row[at]) for row in rows) for at in range(len(rows[0]))]
-    for number, row in enumerate(rows):
-        cells = [f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)]
-        yield f"| {' | '.join(cells)} |"
-        if number == 0:
-            yield f"|{'|'.join('-' * (width + 2) for width in widths)}|"
-
-
 def _amiss(rows: Sequence[Row]) -> Iterator[str]:
     """Yield a line for each thing that is amiss or missing, with the runs that it is true of."""
     of_reason: dict[str, list[str]] = {}
@@ -178,6 +205,6 @@ def _amiss(rows: Sequence[Row]) -> Iterator[str]:
             reasons.setdefault(reason, []).append(column)
         for reason, columns in reasons.items():
             which = f" ({', '.join(columns)})" if 0 < len(columns) < len(COLUMNS) else ""
-            of_reason.setdefault(reason, []).append(f"{row.name} seed {row.seed}{which}")
+            of_reason.setdefault(reason, []).append(f"{row}{which}")
     for reason, where in of_reason.items():
         yield f"- {', '.join(where)}: {reason}"
