@@ -163,8 +163,8 @@ def test_what_is_not_there_is_said(write, tmp_path):
     link.symlink_to(link)
     with pytest.raises(MissingFileError, match=re.escape(str(link))):
         read_bbgt(tmp_path)
+    (tmp_path / "empty").mkdir()
     with pytest.raises(AnnotationError, match=r"there is no \.txt file in it; name the folder"):
-        (tmp_path / "empty").mkdir()
         read_bbgt(tmp_path / "empty")
 
 
