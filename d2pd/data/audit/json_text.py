@@ -1,18 +1,21 @@
 """The text of a JSON label file, in which single rows can be changed and all else stays."""
 
 import json
-import math
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Container, Iterator, Mapping
 from decimal import Decimal
-from json.decoder import WHITESPACE  # type: ignore[attr-defined]
-from typing import Any
 
 from d2pd.data.audit.spelled_box import SpelledBox, spell
 
 LISTS = {"image": "images", "annotation": "annotations"}
 """The list that a place counts in."""
 
+ROUNDING = Decimal("1e-9")
+"""Share of a size by which ``area`` may differ and still say the same."""
+
 _DECODER = json.JSONDecoder()
+_BLANKS = re.compile(r"[ \t\n\r]*")
+_NUMBER = re.compile(r"-?[0-9]")
 
 Span = tuple[int, int]
 
@@ -42,6 +45,17 @@ class JsonText:
         start, end = self._spans[place][row]
         return self._text[start:end]
 
+    def image_id(self, row: int) -> int | str | None:
+        """Return the id of an image, None where it has none that could be one."""
+        return _identifier(self.row_text("image", row), "id")
+
+    def boxes_of(self, image_ids: Container[int | str]) -> Iterator[tuple[int, int | str]]:
+        """Give the row and the image id of each annotation of some images."""
+        for row in range(len(self._spans["annotation"])):
+            image_id = _identifier(self.row_text("annotation", row), "image_id")
+            if image_id is not None and image_id in image_ids:
+                yield row, image_id
+
     def box(self, row: int) -> SpelledBox:
         """Return the box of an annotation."""
         text = self.row_text("annotation", row)
@@ -54,15 +68,13 @@ class JsonText:
         ``width``, ``height`` and ``area`` follow where they said what the box said before.
         """
         text = self.row_text("annotation", row)
-        before = self.box(row)
         new_texts = dict(zip(_box_spans(text), box.texts, strict=True))
-        spans = member_spans(text, 0)
-        said = _sizes(before)
-        for key, new in _sizes(box).items():
-            if key in spans:
-                start, end = spans[key]
-                if _says(json.loads(text[start:end]), said[key]):
-                    new_texts[start, end] = _changed(text[start:end], said[key], new)
+        members = member_spans(text, 0)
+        before, after = _sizes(self.box(row)), _sizes(box)
+        for key in before.keys() & members.keys():
+            start, end = members[key]
+            if before[key] != after[key] and _says(text[start:end], before[key]):
+                new_texts[start, end] = spell(after[key], text[start:end])
         return _replace(text, new_texts)
 
     def edited(self, rows: Mapping[tuple[str, int], str | None]) -> str:
@@ -71,17 +83,12 @@ class JsonText:
         Args:
             rows: New text of a row by place and position; None takes it out.
         """
+        lists: dict[str, dict[int, str | None]] = {}
+        for (place, row), new in rows.items():
+            lists.setdefault(place, {})[row] = new
         return _replace(
             self._text,
-            {
-                self._arrays[place]: "".join(
-                    self._list_text(
-                        place, {row: new for (at, row), new in rows.items() if at == place}
-                    )
-                )
-                for place in LISTS
-                if any(at == place for at, _ in rows)
-            },
+            {self._arrays[place]: "".join(self._list_text(place, lists[place])) for place in lists},
         )
 
     def _list_text(self, place: str, rows: Mapping[int, str | None]) -> Iterator[str]:
@@ -135,13 +142,19 @@ def element_spans(text: str, start: int) -> list[Span]:
 
 
 def _skip(text: str, position: int) -> int:
-    end: int = WHITESPACE.match(text, position).end()
-    return end
+    blanks = _BLANKS.match(text, position)
+    return blanks.end() if blanks else position
 
 
 def _skip_comma(text: str, position: int) -> int:
     position = _skip(text, position)
     return _skip(text, position + 1) if text[position] == "," else position
+
+
+def _identifier(row: str, key: str) -> int | str | None:
+    content = json.loads(row)
+    value = content.get(key) if isinstance(content, dict) else None
+    return value if isinstance(value, int | str) and not isinstance(value, bool) else None
 
 
 def _box_spans(row: str) -> list[Span]:
@@ -153,13 +166,8 @@ def _sizes(box: SpelledBox) -> dict[str, Decimal]:
     return {"width": width, "height": height, "area": width * height}
 
 
-def _says(value: Any, size: Decimal) -> bool:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and math.isclose(value, size, rel_tol=1e-9)
-
-
-def _changed(text: str, before: Decimal, after: Decimal) -> str:
-    return text if before == after else spell(after, text)
+def _says(text: str, size: Decimal) -> bool:
+    return bool(_NUMBER.match(text)) and abs(Decimal(text) - size) <= ROUNDING * size
 
 
 def _replace(text: str, new_texts: Mapping[Span, str]) -> str:
