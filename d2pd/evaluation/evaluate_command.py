@@ -4,7 +4,6 @@ import argparse
 import hashlib
 import logging
 import math
-import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -24,6 +23,7 @@ from d2pd.evaluation.comparison_text import format_comparison, printable
 from d2pd.evaluation.result_files.result_file import read_result_file
 from d2pd.evaluation.subsets import KAIST, Protocol
 from d2pd.json_file import write_json
+from d2pd.output_files import check_outputs, real_path
 
 KEY = re.compile(r"[A-Z_]+(\.[A-Za-z0-9_]+)+")
 """Of a configuration, such as MISS_RATE.MODE."""
@@ -59,7 +59,10 @@ def main(args: argparse.Namespace) -> int:
         UserError: If a file or an option cannot be used; nothing is written then.
     """
     inputs = [args.annotations, *args.detections, *_given(args.config_file)]
-    _check_outputs([path for path in (args.json, args.plot) if path], inputs)
+    outputs = [path for path in (args.json, args.plot) if path]
+    check_outputs(outputs, inputs)
+    if len({real_path(path) for path in outputs}) < len(outputs):
+        raise ConfigError(f"{outputs[0]}: --json and --plot name the same file; name two")
     if args.plot:
         from d2pd.reporting.miss_rate_plot import check_plot_path
 
@@ -93,7 +96,7 @@ def name_methods(paths: Sequence[Path]) -> dict[str, Path]:
     Raises:
         ConfigError: If a file is given twice.
     """
-    files = [_real(path) for path in paths]
+    files = [real_path(path) for path in paths]
     for path, times in Counter(files).items():
         if times > 1:
             raise ConfigError(f"{path}: this result file is given {times} times; name it once")
@@ -109,10 +112,6 @@ def name_methods(paths: Sequence[Path]) -> dict[str, Path]:
     ]
     names = [printable(_shortest(own, parts)) for own in parts]
     return dict(zip(names, paths, strict=True))
-
-
-def _real(path: Path) -> Path:
-    return Path(os.path.realpath(path))  # resolve() raises for links that lead to themselves
 
 
 def _given(path: str | None) -> list[Path]:
@@ -131,26 +130,6 @@ def _shortest(own: list[str], all_parts: Sequence[list[str]]) -> str:
         if sum(parts[-length:] == own[-length:] for parts in all_parts) == 1:
             return "/".join(own[-length:])
     return "/".join(own)
-
-
-def _check_outputs(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
-    """See before anything is computed that each file may be written."""
-    for path in outputs:
-        if path.exists() and not path.is_file():
-            raise ConfigError(f"{path}: this is no file that could be replaced; name another")
-        if any(_is_same(path, other) for other in inputs):
-            raise ConfigError(f"{path}: this is one of the files to read; write to another")
-        folder = next(parent for parent in path.absolute().parents if parent.exists())
-        if not folder.is_dir():
-            raise ConfigError(f"{path}: {folder} is a file, not a folder; write to another")
-    if len({_real(path) for path in outputs}) < len(outputs):
-        raise ConfigError(f"{outputs[0]}: --json and --plot name the same file; name two")
-
-
-def _is_same(path: Path, other: Path) -> bool:
-    if path.exists() and other.exists():
-        return path.samefile(other)
-    return _real(path) == _real(other)
 
 
 def _options(args: argparse.Namespace) -> Options:

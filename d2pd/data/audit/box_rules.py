@@ -26,17 +26,13 @@ def sound_boxes(boxes_xyxy: np.ndarray) -> np.ndarray:
     return finite_boxes(boxes_xyxy) & has_area
 
 
-def find_box_faults(
-    table: LabelTable, heights: np.ndarray, widths: np.ndarray, min_box_size: float
-) -> Iterator[Finding]:
+def find_box_faults(table: LabelTable, min_box_size: float) -> Iterator[Finding]:
     """Find the faults of boxes, but for those that only a class as a whole shows.
 
     A box that is not finite, or has no area, breaks that rule alone.
 
     Args:
-        table: The labels.
-        heights: (I,) pixels of each image, 0 where unknown: such an image has no lower border.
-        widths: (I,) likewise.
+        table: The labels; an image of unknown size has no right and no lower border.
         min_box_size: Least side in pixels.
     """
     boxes = table.boxes_xyxy
@@ -56,7 +52,7 @@ def find_box_faults(
         is_sound & (sides.min(axis=1) < min_box_size),
         lambda index: f"is {_size_text(boxes[index])} px, under {min_box_size:g}",
     )
-    yield from _find_misplaced(table, is_sound, heights, widths)
+    yield from _find_misplaced(table, is_sound)
     yield from _each(
         table,
         "unknown_category",
@@ -64,7 +60,7 @@ def find_box_faults(
         lambda index: f"category {_word(table, index)} is not among the classes",
     )
     yield from find_duplicate_boxes(table, is_sound)
-    yield from _find_whole_image_boxes(table, is_sound, heights, widths)
+    yield from _find_whole_image_boxes(table, is_sound)
 
 
 def box_finding(table: LabelTable, rule: str, index: int, message: str) -> Finding:
@@ -120,13 +116,13 @@ def _each(
         yield box_finding(table, rule, index, describe(index))
 
 
-def _find_misplaced(
-    table: LabelTable, is_sound: np.ndarray, heights: np.ndarray, widths: np.ndarray
-) -> Iterator[Finding]:
+def _find_misplaced(table: LabelTable, is_sound: np.ndarray) -> Iterator[Finding]:
     """Find boxes beyond the rim of their image, and those whose centre is."""
     boxes = np.where(is_sound[:, None], table.boxes_xyxy, 0.0)
-    right, bottom = _borders(table, heights, widths)
-    beyond = np.stack([-boxes[:, 0], -boxes[:, 1], boxes[:, 2] - right, boxes[:, 3] - bottom], 1)
+    right, bottom = _borders(table)
+    beyond: np.ndarray = np.stack(
+        [-boxes[:, 0], -boxes[:, 1], boxes[:, 2] - right, boxes[:, 3] - bottom], axis=1
+    )
 
     def reach(index: int) -> str:
         names = ("left", "top", "right", "bottom")
@@ -137,7 +133,7 @@ def _find_misplaced(
         ]
         return f"reaches {', '.join(parts)}{_image_text(right[index], bottom[index])}"
 
-    yield from _each(table, "outside_image", (beyond > SLACK).any(axis=1), reach)
+    yield from _each(table, "outside_image", beyond.max(axis=1) > SLACK, reach)
     centres = boxes[:, :2] / 2 + boxes[:, 2:] / 2  # halves first: the sum may overflow
     is_beyond = (centres[:, 0] < -SLACK) | (centres[:, 0] > right + SLACK)
     is_beyond |= (centres[:, 1] < -SLACK) | (centres[:, 1] > bottom + SLACK)
@@ -149,11 +145,9 @@ def _find_misplaced(
     yield from _each(table, "centre_outside_image", is_beyond, centre)
 
 
-def _find_whole_image_boxes(
-    table: LabelTable, is_sound: np.ndarray, heights: np.ndarray, widths: np.ndarray
-) -> Iterator[Finding]:
+def _find_whole_image_boxes(table: LabelTable, is_sound: np.ndarray) -> Iterator[Finding]:
     boxes = np.where(is_sound[:, None], table.boxes_xyxy, 0.0)
-    right, bottom = _borders(table, heights, widths)
+    right, bottom = _borders(table)
     limits = np.stack([right, bottom], axis=1)
     inside = np.clip(np.minimum(boxes[:, 2:], limits) - np.maximum(boxes[:, :2], 0.0), 0.0, None)
     with np.errstate(over="ignore"):  # without a border the share is 0
@@ -166,19 +160,18 @@ def _find_whole_image_boxes(
     )
 
 
-def _borders(
-    table: LabelTable, heights: np.ndarray, widths: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _borders(table: LabelTable) -> tuple[np.ndarray, np.ndarray]:
     """Return the (B,) right and lower border of the image of each box, infinite where unknown."""
-    right = np.where(widths > 0, widths, np.inf)[table.box_images]
-    bottom = np.where(heights > 0, heights, np.inf)[table.box_images]
+    right = np.where(table.widths > 0, table.widths, np.inf)[table.box_images]
+    bottom = np.where(table.heights > 0, table.heights, np.inf)[table.box_images]
     return right, bottom
 
 
 def _sides(boxes_xyxy: np.ndarray, is_sound: np.ndarray) -> np.ndarray:
     """Return the (B, 2) width and height, infinite for boxes that are not sound."""
     sides = np.full((len(boxes_xyxy), 2), np.inf)
-    sides[is_sound] = boxes_xyxy[is_sound, 2:] - boxes_xyxy[is_sound, :2]
+    with np.errstate(over="ignore"):
+        sides[is_sound] = boxes_xyxy[is_sound, 2:] - boxes_xyxy[is_sound, :2]
     return sides
 
 

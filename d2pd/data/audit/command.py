@@ -1,0 +1,99 @@
+"""``d2pd audit``: look a label file through, and its pictures, before training."""
+
+import argparse
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from d2pd.data.audit.audit import audit_table
+from d2pd.data.audit.findings import Audit
+from d2pd.data.audit.summary import summarise
+from d2pd.data.label_table.read import read_label_table
+from d2pd.errors import ConfigError
+from d2pd.json_file import write_json
+from d2pd.output_files import check_outputs
+
+AUDIT_FILE = "audit.json"
+PAGE_FILE = "index.html"
+SUSPICIOUS_FILE = "suspicious.csv"
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run the command.
+
+    Args:
+        args: ``annotations``, ``format``, ``classes``, ``box_format``, ``images``, ``out``,
+            ``write_clean``, ``force``, ``min_box_size``, ``max_pictures``, ``config_file`` and
+            ``weights``, as ``d2pd.cli`` parses them; None where not given.
+
+    Returns:
+        Exit code: 0 nothing found, 1 findings.
+
+    Raises:
+        UserError: If a file or an option cannot be used.
+    """
+    _check(args)
+    audit = _audit(args)
+    where_all = f"{args.out / AUDIT_FILE}" if args.out else "--out DIR writes all of them"
+    print(summarise(audit, where_all))
+    for line in _write(audit, args):
+        print(line)
+    return 1 if audit.findings else 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuse what cannot work before anything is read."""
+    if not (math.isfinite(args.min_box_size) and args.min_box_size >= 0):
+        raise ConfigError(
+            f"--min-box-size must be a number of pixels from 0 on, got {args.min_box_size:g}"
+        )
+    if bool(args.weights) != bool(args.config_file):
+        raise ConfigError(
+            "--weights and --config-file go together: the checkpoint, and the training it is of"
+        )
+    if args.weights and not args.out:
+        raise ConfigError("--weights adds to DIR/suspicious.csv: name the folder with --out DIR")
+    if args.out:
+        outputs = [args.out / name for name in (AUDIT_FILE, PAGE_FILE, SUSPICIOUS_FILE)]
+        check_outputs(outputs, [args.annotations])
+    if args.write_clean:
+        from d2pd.data.audit.clean_copy import check_target
+
+        check_target(args.annotations, args.write_clean, force=args.force)
+
+
+def _audit(args: argparse.Namespace) -> Audit:
+    table = read_label_table(
+        args.annotations, args.format, classes=args.classes, box_format=args.box_format
+    )
+    return audit_table(table, min_box_size=args.min_box_size, conditions=_conditions(args))
+
+
+def _conditions(args: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "images": None if args.images is None else str(args.images),
+        "classes": args.classes,
+        "box_format": args.box_format,
+    }
+
+
+def _write(audit: Audit, args: argparse.Namespace) -> Iterator[str]:
+    """Write what was asked for; yield a line on each."""
+    yield ""
+    if args.out:
+        write_json(args.out / AUDIT_FILE, audit.as_json())
+        yield f"written: {args.out / AUDIT_FILE}"
+    if args.write_clean:
+        from d2pd.data.audit.clean_copy import write_clean_copy
+
+        copy = write_clean_copy(
+            audit.table,
+            audit.findings,
+            args.write_clean,
+            force=args.force,
+            min_box_size=args.min_box_size,
+        )
+        yield copy.summary()
+    if not (args.out or args.write_clean):
+        yield "nothing is written: --out DIR keeps this, with a page of pictures and distributions"
