@@ -37,6 +37,7 @@ PURE = (
     "d2pd.data.audit.outliers",
     "d2pd.data.audit.rules",
     "d2pd.data.audit.summary",
+    "d2pd.data.audit.suspicious",
     "d2pd.data.cleaning",
     "d2pd.data.label_table",
     "d2pd.data.convert",

@@ -1,6 +1,7 @@
 """``d2pd convert``: labels of one format in another, and a count of what gets lost."""
 
 import argparse
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from d2pd.data.convert.source import Source, read_source
 from d2pd.data.convert.target import Converted, is_region
 from d2pd.errors import AnnotationError, ConfigError, UserError
 from d2pd.json_file import write_json
+from d2pd.output_files import check_outputs, real_path
 
 TARGETS: Mapping[str, Callable[[Labels], Converted]] = {
     "kaist": to_kaist,
@@ -49,18 +51,14 @@ def check_output(output: Path, source: Path, force: bool) -> None:
     Raises:
         ConfigError: If the output is no place for a file.
     """
-    if output.is_dir():
-        raise ConfigError(f"--output {output}: this is a folder; name a file")
-    if source.exists():
-        place = output.resolve()
-        is_inside = source.is_dir() and source.resolve() in place.parents
-        if is_inside or (output.exists() and output.samefile(source)):
-            raise ConfigError(
-                f"--output {output}: this would change the labels that are read; name another place"
-            )
-    if (output.exists() or output.is_symlink()) and not force:
+    check_outputs([output], [source])
+    if source.is_dir() and real_path(source) in real_path(output).parents:
         raise ConfigError(
-            f"--output {output}: there is such a file; name another, or add --force to replace it"
+            f"{output}: this is inside {source}, whose labels are read; write to another folder"
+        )
+    if os.path.lexists(output) and not force:
+        raise ConfigError(
+            f"{output}: there is such a file; name another, or add --force to replace it"
         )
 
 

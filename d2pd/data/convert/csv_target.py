@@ -5,7 +5,7 @@ import io
 from collections import Counter
 from collections.abc import Sequence
 
-from d2pd.data.annotations.csv_file import IGNORE_CLASSES
+from d2pd.data.annotations.csv_rows import IGNORE_CLASSES
 from d2pd.data.annotations.labels import Annotation, Labels, Record
 from d2pd.data.convert.target import (
     Converted,

@@ -159,7 +159,7 @@ def test_the_input_is_never_changed_even_by_force(tree, tmp_path, capsys, way):
     code, _, err = convert(capsys, given, "--to", "kaist", "--output", target, "--force")
 
     assert code == 2
-    assert "would change the labels that are read" in err
+    assert ("is inside" if way == "inside" else "one of the files to read") in err
     assert source.read_text() == TEXT
     assert not (tree / "new").exists()
 
@@ -192,12 +192,12 @@ def test_bad_places_end_in_one_line(tree, tmp_path, capsys):
     assert (code, err.count("\n")) == (2, 1)
 
     code, _, err = convert(capsys, tree, "--to", "csv", "--output", tmp_path)
-    assert (code, "this is a folder; name a file" in err) == (2, True)
+    assert (code, "this is no file that could be replaced" in err) == (2, True)
 
     target = tree / "set00/V000/I00000.txt/a.csv"
     words = (tree / "set00/V000/I00001.txt", "--to", "csv", "--output", target)
     code, _, err = convert(capsys, *words)
-    assert (code, err.count("\n"), "cannot write" in err) == (2, 1, True)
+    assert (code, err.count("\n"), "is a file, not a folder" in err) == (2, 1, True)
 
 
 def test_labels_without_any_image_are_refused(tmp_path, capsys):
