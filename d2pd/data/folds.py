@@ -198,10 +198,10 @@ def _check_same_images(
     unsplit = [name for name in dict.fromkeys(names) if name not in folds.fold_of_image]
     gone = [name for name in folds.fold_of_image if name not in known] if is_whole else []
     told = [
-        f"{len(found)} {what} ({', '.join(found[:_SHOWN])}{', ...' if len(found) > _SHOWN else ''})"
+        f"{what}: {len(found)} ({_first(found)})"
         for what, found in (
-            ("images of the labels are in no fold", unsplit),
-            ("images of the folds are not in the labels", gone),
+            ("images of the labels that are in no fold", unsplit),
+            ("images of the folds that the labels lack", gone),
         )
         if found
     ]
@@ -211,3 +211,7 @@ def _check_same_images(
             f"those that were split ({folds.annotations}, {folds.num_images} images): run d2pd "
             "split on them, or correct FOLDS"
         )
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")

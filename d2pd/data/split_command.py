@@ -77,10 +77,11 @@ def count_folds(table: LabelTable, fold_of_row: np.ndarray, num_folds: int) -> l
 def _check_readable(table: LabelTable) -> None:
     """Refuse what training would refuse: the image of such a row may be in none of the folds."""
     if table.malformed:
-        more = f" ({len(table.malformed)} rows like it)" if len(table.malformed) > 1 else ""
+        number = len(table.malformed)
+        what = "a row" if number == 1 else f"{number} rows"
         raise AnnotationError(
-            f"{table.path}: {table.malformed[0].message}{more}; mend it, or let d2pd audit "
-            "--write-clean leave it out, and split that copy"
+            f"{table.path}: {what} cannot be read, first: {table.malformed[0].message}; mend the "
+            "file, or split a copy that d2pd audit --write-clean has written"
         )
 
 
