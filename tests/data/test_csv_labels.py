@@ -312,17 +312,26 @@ def test_another_box_format_is_refused(write):
         (b" \n", "{}: the file is empty; download or export it again"),
         (
             b"a.jpg,1,2,3,4,person\nb.jpg,1,2,3,4,person,5\n",
-            "{}: cannot be split into columns (Expected 6 fields in line 2, saw 7); every line "
-            "needs as many fields as the first",
+            "{}, line 2: there are 7 cells where the first line has 6; quote a cell that holds the "
+            "separator, or mend the line",
         ),
         (
             b'a.jpg,1,2,3,4,person\n"b.jpg,1,2,3,4,person\n',
-            "{}: cannot be split into columns (EOF inside string starting at row 1); every line "
-            "needs as many fields as the first",
+            "{}: cannot be split into columns (EOF inside string starting at row 1); close the "
+            "quote of that row",
         ),
         (
             b"a.jpg,1,2,3,4,person\n\xe9.jpg,1,2,3,4,person\n",
             "{}, line 2: byte 21 is not UTF-8 text; save the file as UTF-8",
+        ),
+        (
+            b"\xff\xfea\x00\x00",
+            "{}, line 1: byte 4 is not UTF-16 text; save the file as UTF-8",
+        ),
+        (
+            b"a.jpg,1,2,3,4,person\nb.jpg,1\0,2,3,4,person\n",
+            "{}, line 2: holds a NUL byte; the file is damaged or no text, or UTF-16 without its "
+            "mark: save it as UTF-8",
         ),
         (
             b'{"images": []}',

@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,20 +41,48 @@ IMAGE_SUFFIX = re.compile(r"\.(jpe?g|png|bmp|tiff?|webp|ppm|pgm)$", re.IGNORECAS
 
 
 @dataclass(frozen=True)
+class RaggedLine:
+    """A line with more cells than the first line has.
+
+    Attributes:
+        line: Its number, from 1.
+        cells: Its cells, stripped.
+        width: Number of cells of the first line.
+    """
+
+    line: int
+    cells: list[str]
+    width: int
+
+    @property
+    def message(self) -> str:
+        """What is wrong, and the way out; the place is not named."""
+        return (
+            f"there are {len(self.cells)} cells where the first line has {self.width}; quote a "
+            "cell that holds the separator, or mend the line"
+        )
+
+
+@dataclass(frozen=True)
 class CsvTable:
     """The cells of a label file as text, without the header.
 
     Attributes:
         path: The file, for messages.
         cells: (rows, columns) of stripped text; rows without any text are left out.
-        lines: (rows,) 1-based line of each row in the file.
+        lines: (rows,) 1-based line of the file on which each row begins.
         columns: Position of each field that is there; fields as in ``ALIASES``.
+        separator: Between the cells.
+        ragged: Lines that ``cells`` does not hold, as they do not fit; none, if ``read_table``
+            gave it.
     """
 
     path: Path
     cells: pd.DataFrame
     lines: np.ndarray
     columns: dict[str, int]
+    separator: str
+    ragged: list[RaggedLine]
 
     def text(self, field: str) -> "pd.Series[str]":
         """Give the cells of a field."""
@@ -81,11 +109,38 @@ def read_table(
         ConfigError: If ``box_format`` is another word.
         AnnotationError: If the file cannot be split into cells or a column is missing.
     """
+    path = Path(path)
+    table = parse_table(read_label_file(path), path, box_format, columns, needs_class)
+    for ragged in table.ragged[:1]:
+        raise AnnotationError(f"{path}, line {ragged.line}: {ragged.message}")
+    return table
+
+
+def parse_table(
+    content: bytes,
+    path: Path,
+    box_format: str,
+    columns: Sequence[str] | None,
+    needs_class: bool,
+) -> CsvTable:
+    """Split the content of a CSV into cells, as ``read_table`` does; ragged lines are set apart.
+
+    Args:
+        content: Of the file.
+        path: Its name, for messages.
+        box_format: ``xyxy`` or ``xywh``.
+        columns: Names of the columns in order, in place of the header.
+        needs_class: Whether a column for the class must be there.
+
+    Raises:
+        ConfigError: If ``box_format`` is another word.
+        AnnotationError: If the file cannot be split into cells or a column is missing.
+    """
     if box_format not in BOX_FIELDS:
         raise ConfigError(f"BOX_FORMAT must be one of {', '.join(BOX_FIELDS)}, got {box_format!r}")
-    path = Path(path)
-    cells = _split(_decode(path), path)
-    lines = np.arange(1, len(cells) + 1)
+    text = decode_csv(content, path)
+    separator = max(",;\t", key=text.splitlines()[0].count)
+    cells, lines, ragged = _split(text, separator, path)
     has_header = _is_header(list(cells.iloc[0]))
     names = list(columns) if columns else list(cells.iloc[0]) if has_header else None
     needed = ("filename", *BOX_FIELDS[box_format], *(["class"] if needs_class else []))
@@ -100,24 +155,38 @@ def read_table(
         )
     is_row = (cells != "").any(axis=1).to_numpy(copy=True)
     is_row[0] &= not has_header
-    return CsvTable(path, cells[is_row].reset_index(drop=True), lines[is_row], found)
+    cells = cells[is_row].reset_index(drop=True)
+    return CsvTable(path, cells, lines[is_row], found, separator, ragged)
 
 
-def _decode(path: Path) -> str:
-    content = read_label_file(path)
+def decode_csv(content: bytes, path: Path) -> str:
+    """Decode a CSV: UTF-8, or UTF-16 with its mark; the mark goes.
+
+    Raises:
+        AnnotationError: If it is of another encoding, or of two.
+    """
     is_utf16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
     try:
-        return content.decode("utf-16" if is_utf16 else "utf-8-sig")
+        text = content.decode("utf-16" if is_utf16 else "utf-8-sig")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
+        kind = "UTF-16" if is_utf16 else "UTF-8"
         raise AnnotationError(
-            f"{path}, line {line}: byte {error.start} is not UTF-8 text; save the file as UTF-8"
+            f"{path}, line {line}: byte {error.start} is not {kind} text; save the file as UTF-8"
         ) from error
+    if "\0" in text:
+        line = text[: text.index("\0")].count("\n") + 1
+        raise AnnotationError(
+            f"{path}, line {line}: holds a NUL byte; the file is damaged or no text, or UTF-16 "
+            "without its mark: save it as UTF-8"
+        )
+    return text
 
 
-def _split(text: str, path: Path) -> pd.DataFrame:
-    first_line = text.splitlines()[0]
-    separator = max(",;\t", key=first_line.count)
+def _split(
+    text: str, separator: str, path: Path
+) -> tuple[pd.DataFrame, np.ndarray, list[RaggedLine]]:
+    """Give the cells of each record, the line on which it begins, and the ragged lines."""
     try:
         cells = pd.read_csv(
             io.StringIO(text),
@@ -127,13 +196,51 @@ def _split(text: str, path: Path) -> pd.DataFrame:
             skip_blank_lines=False,
             sep=separator,
         )
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+    except pd.errors.ParserError as error:
+        if "EOF inside string" not in str(error):
+            return _split_ragged(text, separator, path)
         reason = str(error).strip().removeprefix("Error tokenizing data. C error: ")
         raise AnnotationError(
-            f"{path}: cannot be split into columns ({reason}); every line needs as many fields "
-            "as the first"
+            f"{path}: cannot be split into columns ({reason}); close the quote of that row"
         ) from error
-    return cells.apply(lambda column: column.str.strip())
+    if '"' in text:  # a quoted cell may hold line breaks
+        lines = np.array([line for line, _ in _records(text, separator, path)])
+    else:
+        lines = np.arange(1, len(cells) + 1)
+    return cells.apply(lambda column: column.str.strip()), lines, []
+
+
+def _split_ragged(
+    text: str, separator: str, path: Path
+) -> tuple[pd.DataFrame, np.ndarray, list[RaggedLine]]:
+    records = _records(text, separator, path)
+    width = max(len(next(records)[1]), 1)
+    rows: list[list[str]] = []
+    lines: list[int] = []
+    ragged: list[RaggedLine] = []
+    for line, record in _records(text, separator, path):
+        cells = [cell.strip() for cell in record]
+        if len(cells) > width:
+            ragged.append(RaggedLine(line, cells, width))
+        else:
+            rows.append(cells + [""] * (width - len(cells)))
+            lines.append(line)
+    return pd.DataFrame(rows, dtype=str), np.array(lines), ragged
+
+
+def _records(text: str, separator: str, path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Give the cells of each record with the line, from 1, on which it begins."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    line = 1
+    try:
+        for record in reader:
+            yield line, record
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise AnnotationError(
+            f"{path}, line {line}: cannot be split into columns ({error}); close the quote of "
+            "that row"
+        ) from error
 
 
 def _simplify(name: str) -> str:
