@@ -140,7 +140,8 @@ def _find_misplaced(table: LabelTable, is_sound: np.ndarray) -> Iterator[Finding
 
     def centre(index: int) -> str:
         x, y = centres[index].tolist()
-        return f"has its centre ({x:g}, {y:g}) beyond{_image_text(right[index], bottom[index])}"
+        of_image = _image_text(right[index], bottom[index])
+        return f"has its centre ({x:g}, {y:g}) beyond the rim{of_image}"
 
     yield from _each(table, "centre_outside_image", is_beyond, centre)
 
@@ -156,7 +157,7 @@ def _find_whole_image_boxes(table: LabelTable, is_sound: np.ndarray) -> Iterator
         table,
         "whole_image_box",
         (share >= WHOLE_IMAGE) & ~table.is_region,
-        lambda index: f"covers {share[index]:.0%} of its image",
+        lambda index: f"covers {100 * share[index]:.0f} % of its image",
     )
 
 

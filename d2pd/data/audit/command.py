@@ -3,12 +3,12 @@
 import argparse
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from d2pd.data.audit.audit import audit_table
 from d2pd.data.audit.findings import Audit
 from d2pd.data.audit.summary import summarise
+from d2pd.data.audit.suspicious import find_suspects, write_suspects
 from d2pd.data.label_table.read import read_label_table
 from d2pd.errors import ConfigError
 from d2pd.json_file import write_json
@@ -84,6 +84,7 @@ def _write(audit: Audit, args: argparse.Namespace) -> Iterator[str]:
     if args.out:
         write_json(args.out / AUDIT_FILE, audit.as_json())
         yield f"written: {args.out / AUDIT_FILE}"
+        yield _write_suspicious(audit, args)
     if args.write_clean:
         from d2pd.data.audit.clean_copy import write_clean_copy
 
@@ -97,3 +98,14 @@ def _write(audit: Audit, args: argparse.Namespace) -> Iterator[str]:
         yield copy.summary()
     if not (args.out or args.write_clean):
         yield "nothing is written: --out DIR keeps this, with a page of pictures and distributions"
+
+
+def _write_suspicious(audit: Audit, args: argparse.Namespace) -> str:
+    losses = None
+    if args.weights:
+        from d2pd.training.diagnosis.label_losses import measure_label_losses
+
+        losses = measure_label_losses(args.annotations, args.config_file, args.weights)
+    suspects = find_suspects(audit.table, losses)
+    write_suspects(args.out / SUSPICIOUS_FILE, suspects)
+    return f"written: {args.out / SUSPICIOUS_FILE}, {len(suspects)} labels to look through"
