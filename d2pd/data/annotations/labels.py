@@ -13,7 +13,8 @@ Record = dict[str, Any]
 
 Annotation = dict[str, Any]
 """One box: ``bbox`` [x1, y1, x2, y2] in pixels, ``bbox_mode`` 0, ``category_id``, ``iscrowd``,
-``ignore``, ``row`` and, where known, ``occlusion``."""
+``ignore``, ``row`` and, where known, ``occlusion``; where labels are one file a frame ``extras``:
+what else they say, by name."""
 
 XYXY_ABS = 0
 """Value of ``BoxMode.XYXY_ABS``, written as a number so that readers need no engine."""

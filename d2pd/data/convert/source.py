@@ -129,7 +129,7 @@ def _extras(labels: Labels) -> Counter[str]:
     for record in labels.records:
         for annotation in record["annotations"]:
             for name in annotation.get("extras", {}):
-                found[OTHER_CLASS if name == "class" else f"{name} of a box"] += 1
+                found[OTHER_CLASS if name == "class" else f"of boxes: {name}"] += 1
     return found
 
 
@@ -137,12 +137,12 @@ def _other_keys(tables: JsonTables) -> Counter[str]:
     """Count the values of rows that are no labels, but for empty ones."""
     found: Counter[str] = Counter()
     for rows, known, what in (
-        (tables.images, _IMAGE_KEYS, "an image"),
-        (tables.annotations, _BOX_KEYS, "a box"),
+        (tables.images, _IMAGE_KEYS, "images"),
+        (tables.annotations, _BOX_KEYS, "boxes"),
     ):
         for row in rows:
-            found.update(f"{key} of {what}" for key in row.keys() - known if row[key])
-    found["area of a box that is not width x height"] = sum(map(_has_own_area, tables.annotations))
+            found.update(f"of {what}: {key}" for key in row.keys() - known if row[key])
+    found["of boxes: area that is not width x height"] = sum(map(_has_own_area, tables.annotations))
     return found
 
 

@@ -42,8 +42,8 @@ def test_text_labels_become_kaist_json_and_what_is_lost_is_counted(tree, tmp_pat
         "read as bbgt: 2 images, classes person, people, 0 regions to ignore",
         f"written as kaist: {target}, 2 boxes",
         "what kaist does not say:",
-        "        1  visible box of a box",
-        "        1  angle of a box",
+        "        1  of boxes: visible box",
+        "        1  of boxes: angle",
     ]
     labels = read_kaist_json(target, None)
     assert [record["im_name"] for record in labels.records] == [
@@ -107,10 +107,10 @@ def test_a_coco_file_loses_what_is_no_box_and_each_kind_is_counted(tmp_path, cap
     _, out, _ = convert(capsys, path, "--to", "coco", "--output", tmp_path / "new.json")
 
     assert sorted(out.splitlines()[3:]) == [
-        "        1  area of a box that is not width x height",
         "        1  ids of boxes: they are counted from 0",
-        "        1  license of an image",
-        "        1  segmentation of a box",
+        "        1  of boxes: area that is not width x height",
+        "        1  of boxes: segmentation",
+        "        1  of images: license",
         "        2  ids of classes: cat is 1 now, dog is 2 now",
     ]
     _, out, _ = convert(
