@@ -4,11 +4,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from d2pd.data.annotations.labels import PathLike, read_label_file
+from d2pd.data.label_table.csv_rows import read_csv_rows
 from d2pd.data.label_table.json_rows import read_json_rows
 from d2pd.data.label_table.table import LabelTable
-from d2pd.errors import ConfigError
+from d2pd.errors import AnnotationError, ConfigError
 
 FORMATS = ("auto", "kaist", "coco", "csv")
+
+MOST_SHOWN = 10
+"""Malformed rows in the message on a file without any sound one."""
+
+_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_LONGEST_START = 4096  # bytes
 
 
 def read_label_table(
@@ -35,4 +42,45 @@ def read_label_table(
         raise ConfigError(f"the format must be one of {', '.join(FORMATS)}, got {format!r}")
     path = Path(path)
     content = read_label_file(path)
-    return read_json_rows(content, path, format, classes)
+    _check_kind(content, path, format)
+    if _looks_like(content) == "JSON":
+        table = read_json_rows(content, path, format, classes)
+    else:
+        table = read_csv_rows(content, path, classes, box_format)
+    _check_some_image(table)
+    return table
+
+
+def _check_kind(content: bytes, path: Path, format: str) -> None:
+    kind = _looks_like(content)
+    if kind in ("XML", "bbGt text"):
+        raise AnnotationError(
+            f"{path}: this looks like {kind}, one file of an image; turn its folder into one label "
+            "file with: d2pd convert"
+        )
+    if format != "auto" and (format == "csv") != (kind == "CSV"):
+        said = "CSV" if format == "csv" else f"{format} JSON"
+        raise AnnotationError(
+            f"{path}: this looks like {kind}, not {said}; leave --format out, or name the other "
+            "file"
+        )
+
+
+def _looks_like(content: bytes) -> str:
+    """Tell the kind of a file by its first character that is no blank."""
+    encoding = "utf-16" if content.startswith(_UTF16_MARKS) else "utf-8-sig"
+    start = content[:_LONGEST_START].decode(encoding, errors="replace").lstrip()[:1]
+    return {"{": "JSON", "[": "JSON", "<": "XML", "%": "bbGt text"}.get(start, "CSV")
+
+
+def _check_some_image(table: LabelTable) -> None:
+    if table.num_images:
+        return
+    if not table.malformed:
+        raise AnnotationError(f"{table.path}: the file names no image; there is nothing to look at")
+    count = len(table.malformed)
+    listed = "; ".join(row.message for row in table.malformed[:MOST_SHOWN])
+    more = f"; and {count - MOST_SHOWN} more" if count > MOST_SHOWN else ""
+    raise AnnotationError(
+        f"{table.path}: none of the {count} rows can be read as {table.format}: {listed}{more}"
+    )
