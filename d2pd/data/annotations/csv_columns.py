@@ -73,6 +73,7 @@ class CsvTable:
         lines: (rows,) 1-based line of the file on which each row begins.
         columns: Position of each field that is there; fields as in ``ALIASES``.
         separator: Between the cells.
+        has_header: Whether the first line names the columns.
         ragged: Lines that ``cells`` does not hold, as they do not fit; none, if ``read_table``
             gave it.
     """
@@ -82,6 +83,7 @@ class CsvTable:
     lines: np.ndarray
     columns: dict[str, int]
     separator: str
+    has_header: bool
     ragged: list[RaggedLine]
 
     def text(self, field: str) -> "pd.Series[str]":
@@ -139,7 +141,8 @@ def parse_table(
     if box_format not in BOX_FIELDS:
         raise ConfigError(f"BOX_FORMAT must be one of {', '.join(BOX_FIELDS)}, got {box_format!r}")
     text = decode_csv(content, path)
-    separator = max(",;\t", key=text.splitlines()[0].count)
+    first_line = text[: next(re.finditer(r"[\r\n]|\Z", text)).start()]
+    separator = max(",;\t", key=first_line.count)
     cells, lines, ragged = _split(text, separator, path)
     has_header = _is_header(list(cells.iloc[0]))
     names = list(columns) if columns else list(cells.iloc[0]) if has_header else None
@@ -156,7 +159,7 @@ def parse_table(
     is_row = (cells != "").any(axis=1).to_numpy(copy=True)
     is_row[0] &= not has_header
     cells = cells[is_row].reset_index(drop=True)
-    return CsvTable(path, cells, lines[is_row], found, separator, ragged)
+    return CsvTable(path, cells, lines[is_row], found, separator, has_header, ragged)
 
 
 def decode_csv(content: bytes, path: Path) -> str:

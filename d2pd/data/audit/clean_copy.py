@@ -9,14 +9,16 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 from d2pd.atomic_file import atomic_file
+from d2pd.data.annotations.csv_columns import BOX_FIELDS, parse_table
 from d2pd.data.annotations.labels import read_label_file
 from d2pd.data.audit.cleaning_plan import CleaningPlan, Mending, plan_cleaning
-from d2pd.data.audit.csv_text import CsvText, find_layout
+from d2pd.data.audit.csv_text import CsvLayout, CsvText
 from d2pd.data.audit.findings import Finding
 from d2pd.data.audit.json_text import JsonText
 from d2pd.data.audit.stored_text import StoredText
 from d2pd.data.label_table.table import LabelTable
 from d2pd.errors import AnnotationError, ConfigError, UserError
+from d2pd.output_files import check_outputs
 
 
 @dataclass(frozen=True)
@@ -85,13 +87,9 @@ def check_target(annotations: Path, target: Path, *, force: bool) -> None:
         ConfigError: If the copy, or its list of changes, would lie over the label file, by whatever
             path or link, over a folder, or over a file without ``force``.
     """
-    for path in (target, changes_path(target)):
-        if path.is_dir():
-            raise ConfigError(f"--write-clean: {path} is a folder; name a file")
-        if path.exists() and annotations.exists() and path.samefile(annotations):
-            raise ConfigError(
-                f"--write-clean: {path} is the label file itself; name another file for the copy"
-            )
+    files = (target, changes_path(target))
+    check_outputs(files, [annotations])
+    for path in files:
         if os.path.lexists(path) and not force:
             raise ConfigError(f"--write-clean: {path} exists; name another file, or add --force")
 
@@ -121,27 +119,51 @@ def write_clean_copy(
 
     Raises:
         ConfigError: See ``check_target``.
-        AnnotationError: If no image would be left.
+        AnnotationError: If no image would be left, or its columns could not be told any more.
         UserError: If the copy cannot be written.
     """
     check_target(table.path, target, force=force)
     stored = StoredText.decode(read_label_file(table.path))
-    document = _document(table, stored.text)
+    document = _document(table, stored)
     plan = plan_cleaning(table, findings, document, min_box_size)
     if len(plan.removed_images) == table.num_images:
         raise AnnotationError(f"{table.path}: no image is sound; a clean copy would be empty")
     changes = _changes(plan, document)
     text = document.edited({place: mending.text for place, mending in plan.mendings.items()})
+    copy = stored.with_text(text)
+    if isinstance(document, CsvText) and ("line", document.rows[0]) in plan.mendings:
+        _check_first_line(table, document, copy)
     _write(changes_path(target), _as_csv(changes))
-    _write(target, stored.with_text(text).encode())  # last: a copy never lies without its list
+    _write(target, copy.encode())  # last: a copy never lies without its list
     return CleanCopy(target, changes)
 
 
-def _document(table: LabelTable, text: str) -> JsonText | CsvText:
+def _document(table: LabelTable, stored: StoredText) -> JsonText | CsvText:
     if table.format != "csv":
-        return JsonText(text)
-    separator, columns = find_layout(text, table.box_format, table.path)
-    return CsvText(text, separator, columns, table.box_format)
+        return JsonText(stored.text)
+    return CsvText(stored.text, _layout(table, stored))
+
+
+def _layout(table: LabelTable, stored: StoredText) -> CsvLayout:
+    cells = parse_table(stored.encode(), table.path, table.box_format, None, needs_class=False)
+    return CsvLayout(cells.separator, cells.columns, cells.has_header, table.box_format)
+
+
+def _check_first_line(table: LabelTable, document: CsvText, copy: StoredText) -> None:
+    """Refuse a copy without a header whose columns its new first line would tell otherwise.
+
+    Raises:
+        AnnotationError: If so.
+    """
+    try:
+        if _layout(table, copy) == document.layout:
+            return
+    except AnnotationError:
+        pass
+    raise AnnotationError(
+        f"{table.path}: without its first line the columns could not be told any more; put a "
+        f"header before it, such as filename,{','.join(BOX_FIELDS[table.box_format])},class"
+    )
 
 
 def _changes(plan: CleaningPlan, document: JsonText | CsvText) -> list[Change]:

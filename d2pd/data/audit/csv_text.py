@@ -2,14 +2,9 @@
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import dataclass
 
-from d2pd.data.annotations.csv_columns import (
-    BOX_FIELDS,
-    _columns_by_name,
-    _columns_without_header,
-    _is_header,
-)
+from d2pd.data.annotations.csv_columns import BOX_FIELDS
 from d2pd.data.audit.spelled_box import SpelledBox
 
 _LINE_BREAK = re.compile(r"\r\n|\r|\n")
@@ -20,25 +15,41 @@ OF_A_BOX = ("class", "ignore", "occlusion")
 Span = tuple[int, int]
 
 
+@dataclass(frozen=True)
+class CsvLayout:
+    """How a CSV is to be read.
+
+    Attributes:
+        separator: Between the cells.
+        columns: Position of each field, see ``csv_columns.ALIASES``.
+        has_header: Whether the first line names the columns.
+        box_format: ``xyxy`` or ``xywh``.
+    """
+
+    separator: str
+    columns: Mapping[str, int]
+    has_header: bool
+    box_format: str
+
+
 class CsvText:
     """The records of a CSV as the file spells them; a quoted cell may hold line breaks.
 
     Args:
         text: The file, without byte order mark; it was read as labels before.
-        separator: Between the cells.
-        columns: Position of each field, see ``csv_columns.ALIASES``.
-        box_format: ``xyxy`` or ``xywh``.
+        layout: How it is to be read.
     """
 
-    def __init__(
-        self, text: str, separator: str, columns: Mapping[str, int], box_format: str
-    ) -> None:
+    def __init__(self, text: str, layout: CsvLayout) -> None:
+        self.layout = layout
         self._text = text
-        self._columns = columns
-        self._box_fields = BOX_FIELDS[box_format]
-        # After its closing quote a cell goes on to the next separator, as in pandas and csv.
+        self._columns = layout.columns
+        self._box_fields = BOX_FIELDS[layout.box_format]
+        # After its closing quote a cell goes on to the next separator, and without one to the end,
+        # as in pandas and csv.
+        separator = layout.separator
         plain = rf"[^{separator}\r\n]*"
-        self._cell = re.compile(rf'"[^"]*(?:""[^"]*)*"{plain}|{plain}')
+        self._cell = re.compile(rf'"[^"]*(?:""[^"]*)*(?:"{plain}|\Z)|{plain}')
         record = rf"(?:{self._cell.pattern})(?:{separator}(?:{self._cell.pattern}))*"
         self._spans = _record_spans(text, re.compile(rf"({record})({_LINE_BREAK.pattern})?"))
 
@@ -115,25 +126,6 @@ class CsvText:
             spans.append((position, end))
             position = end + 1
         return spans
-
-
-def find_layout(text: str, box_format: str, path: Path) -> tuple[str, dict[str, int]]:
-    """Tell the separator of a CSV and the position of its fields, as its reader does.
-
-    Args:
-        text: The file, without byte order mark.
-        box_format: ``xyxy`` or ``xywh``.
-        path: The file, for messages.
-
-    Raises:
-        AnnotationError: If a column is missing.
-    """
-    separator = max(",;\t", key=text.splitlines()[0].count)
-    first = CsvText(text, separator, {}, box_format).contents(1)
-    needed = ("filename", *BOX_FIELDS[box_format])
-    if _is_header(first):
-        return separator, _columns_by_name(first, needed, box_format, path)
-    return separator, _columns_without_header(len(first), needed, box_format, path)
 
 
 def _record_spans(text: str, record: re.Pattern[str]) -> dict[int, tuple[int, int, int]]:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from d2pd.data.audit.csv_text import CsvText
+from d2pd.data.audit.csv_text import CsvLayout, CsvText
 from d2pd.data.audit.spelled_box import SpelledBox
 from d2pd.data.audit.stored_text import StoredText
 
@@ -15,7 +15,7 @@ COLUMNS = {"filename": 0, "x1": 1, "y1": 2, "x2": 3, "y2": 4, "class": 5}
 
 
 def read(text: str, separator: str = ",", box_format: str = "xyxy", **columns) -> CsvText:
-    return CsvText(text, separator, COLUMNS | columns, box_format)
+    return CsvText(text, CsvLayout(separator, COLUMNS | columns, False, box_format))
 
 
 def test_lines_are_found_as_they_stand_whatever_their_ends():
@@ -39,6 +39,11 @@ def test_a_quote_inside_a_cell_is_a_letter_as_for_the_reader():
     text = read('a"b,1,2,3,4,c\nd,5,6,7,8,"e"f"\ng,1,1,2,2,h\n')
     assert text.row_text("line", 2) == 'd,5,6,7,8,"e"f"'
     assert text.row_text("line", 3) == "g,1,1,2,2,h"
+
+
+def test_a_quote_without_end_goes_to_the_end_as_for_the_reader():
+    text = read('a,1,2,3,4,c\nd,5,6,7,8,"e""\ng,1\n')
+    assert text.rows == [1, 2]
 
 
 def test_a_new_box_leaves_blanks_and_quotes_about_its_numbers():
