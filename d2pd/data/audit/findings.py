@@ -41,7 +41,8 @@ class Finding:
         places = (self.image, None if is_told else f"row {self.row}")
         place = ", ".join(part for part in places if part is not None)
         box = "" if self.box is None else f"[{', '.join(f'{side:g}' for side in self.box)}] "
-        return f"{place}: {box}{self.message}" if place else f"{box}{self.message}"
+        remark = " (a region to ignore)" if self.is_region else ""
+        return ": ".join(filter(None, [place, f"{box}{self.message}{remark}"]))
 
     def as_json(self) -> dict[str, Any]:
         """Return it as plain data."""

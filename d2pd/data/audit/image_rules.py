@@ -18,7 +18,7 @@ def find_malformed_rows(table: LabelTable) -> Iterator[Finding]:
 def find_duplicate_images(table: LabelTable) -> Iterator[Finding]:
     """Find images that are listed again, also under another spelling of the same path."""
     found = [
-        _again(table.image_names[index], line, f"row {table.image_rows[index]}, without a box")
+        _again(table.image_names[index], line, int(table.image_rows[index]), ", without a box")
         for line, index in table.repeated.items()
     ]
     first: dict[str, int] = {}
@@ -27,8 +27,8 @@ def find_duplicate_images(table: LabelTable) -> Iterator[Finding]:
         if earlier != index:
             spelled = table.image_names[earlier]
             spelling = "" if spelled == name else f", there spelled {spelled}"
-            place = f"row {table.image_rows[earlier]}{spelling}"
-            found.append(_again(name, int(table.image_rows[index]), place))
+            row, first_row = int(table.image_rows[index]), int(table.image_rows[earlier])
+            found.append(_again(name, row, first_row, spelling))
     yield from sorted(found, key=lambda finding: finding.row or 0)
 
 
@@ -52,8 +52,9 @@ def find_images_without_objects(table: LabelTable) -> Iterator[Finding]:
             yield Finding("no_object", name, row, None, None, "has no box")
 
 
-def _again(name: str, row: int, place: str) -> Finding:
-    return Finding("duplicate_image", name, row, None, None, f"is the image of {place}")
+def _again(name: str, row: int, first_row: int, remark: str) -> Finding:
+    message = f"is the image of row {first_row} again{remark}"
+    return Finding("duplicate_image", name, row, None, None, message)
 
 
 def _one_spelling(name: str) -> str:

@@ -49,18 +49,17 @@ def _table(audit: Audit, found: list[str]) -> Iterator[str]:
         what = rule.what
         if name in audit.regions:
             what += f" ({audit.regions[name]:,} of them regions to ignore)"
-        yield f"{name:<{widest}}  {rule.severity:<8}  {audit.counts[name]:>9,}  {what}"
+        start = f"{name:<{widest}}  {rule.severity:<8}  {audit.counts[name]:>9,}  "
+        yield from _wrapped(start + what)
         effects = {"Faster R-CNN": rule.faster_rcnn, "SSD": rule.ssd}
         if rule.faster_rcnn == rule.ssd:
             effects = {"Both": rule.ssd}
         for model, effect in effects.items():
-            yield from textwrap.wrap(
-                f"{model}: {effect}", WIDTH, initial_indent="    ", subsequent_indent="    "
-            )
+            yield from _wrapped(f"    {model}: {effect}")
     clean = [name for name in RULES if name not in found]
     if audit.conditions.get("images") is None:
         clean = [name for name in clean if name not in PICTURE_RULES]
-    yield from textwrap.wrap(f"\nNothing found of: {', '.join(clean)}", WIDTH)
+    yield from _wrapped(f"nothing found of: {', '.join(clean)}")
 
 
 def _not_looked_at(audit: Audit) -> Iterator[str]:
@@ -69,7 +68,7 @@ def _not_looked_at(audit: Audit) -> Iterator[str]:
     yield f"not looked at, which --images does: {', '.join(PICTURE_RULES)}"
     num_unknown = int(((audit.table.heights <= 0) | (audit.table.widths <= 0)).sum())
     if num_unknown:
-        yield (
+        yield from _wrapped(
             f"{num_unknown:,} images state no size: whether their boxes reach beyond the right or "
             "the bottom is not known without --images"
         )
@@ -81,3 +80,7 @@ def _first_findings(audit: Audit, rule: str, where_all: str) -> Iterator[str]:
     yield from (f"  {printable(str(finding))}" for finding in findings[:MOST_LISTED])
     if len(findings) > MOST_LISTED:
         yield f"  and {len(findings) - MOST_LISTED:,} more: {where_all}"
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, subsequent_indent="    ")

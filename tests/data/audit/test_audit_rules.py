@@ -306,7 +306,9 @@ def test_a_finding_names_image_row_box_class_and_whether_it_is_a_region():
         "has no area (0 x 1 px)",
         True,
     )
-    assert str(finding) == ("set00/V000/I00001, row 1: [620, 308, 620, 309] has no area (0 x 1 px)")
+    assert str(finding) == (
+        "set00/V000/I00001, row 1: [620, 308, 620, 309] has no area (0 x 1 px) (a region to ignore)"
+    )
 
 
 @pytest.mark.parametrize(
@@ -394,7 +396,7 @@ def test_other_spellings_of_a_path_are_the_same_image(name):
     for each in ("a/b.jpg", name, "b.jpg"):
         draft.add_box(draft.add_image(each), [0, 0, 9, 9])
     (finding,) = audit_table(draft.table()).findings
-    assert str(finding) == f"{name}, row 1: is the image of row 0, there spelled a/b.jpg"
+    assert str(finding) == f"{name}, row 1: is the image of row 0 again, there spelled a/b.jpg"
 
 
 def test_lines_of_a_csv_that_name_an_image_again_without_a_box_are_told():
@@ -402,7 +404,7 @@ def test_lines_of_a_csv_that_name_an_image_again_without_a_box_are_told():
     draft.add_box(0, [0, 0, 9, 9])
     draft.repeated = {5: 0}
     (finding,) = audit_table(draft.table()).findings
-    assert str(finding) == "set00/V000/I00000, row 5: is the image of row 0, without a box"
+    assert str(finding) == "set00/V000/I00000, row 5: is the image of row 0 again, without a box"
 
 
 def test_a_file_without_boxes_is_looked_through():
