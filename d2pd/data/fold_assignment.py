@@ -87,10 +87,10 @@ def _groups(table: LabelTable, by: str) -> np.ndarray:
     if not len(names):
         raise AnnotationError(f"{table.path}: not a single image in it; nothing to split")
     if by == "video" and len(names) == 1:
-        where = f"the folder {names[0]}" if names[0] else "no folder"
+        which = f"are of {names[0]}" if names[0] else "have a name without a folder"
         raise AnnotationError(
-            f"{table.path}: all {table.num_images} images are in {where}, so nothing tells videos "
-            "apart: give --by image, if no two of them show the same scene"
+            f"{table.path}: all {table.num_images} images {which}, so nothing tells videos apart: "
+            "give --by image, if no two of them show the same scene"
         )
     return groups.astype(np.int64)
 

@@ -12,6 +12,7 @@ from d2pd.data.label_table.read import read_label_table
 from d2pd.data.label_table.table import LabelTable
 from d2pd.errors import AnnotationError, ConfigError, UserError
 from d2pd.markdown_table import markdown_table
+from d2pd.output_files import check_outputs
 
 
 def main(args: argparse.Namespace) -> int:
@@ -27,6 +28,7 @@ def main(args: argparse.Namespace) -> int:
     Raises:
         UserError: If the labels cannot be read or divided so, or the file cannot be written.
     """
+    check_outputs([args.output], [args.annotations])
     table = read_label_table(
         args.annotations, args.format, classes=args.classes, box_format=args.box_format
     )

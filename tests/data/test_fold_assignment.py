@@ -135,8 +135,8 @@ def test_video_and_daytime_are_read_from_the_name(name, video, daytime):
 @pytest.mark.parametrize(
     ("names", "options", "message"),
     [
-        (frames(set00_V000=9), {}, "all 9 images are in the folder set00/V000.* --by image"),
-        (["a.jpg", "b.jpg"], {}, "all 2 images are in no folder.* --by image"),
+        (frames(set00_V000=9), {}, "all 9 images are of set00/V000, .* --by image"),
+        (["a.jpg", "b.jpg"], {}, "all 2 images have a name without a folder, .* --by image"),
         (frames(set00_V000=9, set01_V000=9), {}, "holds 2 videos.* fewer folds, or --by image"),
         (["a.jpg", "a.jpg"], {"by": "image"}, "labels.json holds 1 image, .*fewer folds$"),
         ([], {}, "labels.json: not a single image"),

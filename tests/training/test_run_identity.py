@@ -77,6 +77,7 @@ REFUSED = {
     "SOLVER.OPTIMIZER": "Adam",
 }
 CHANGED = {
+    "DATASETS.FOLD": 1,
     "SOLVER.MAX_ITER": 50000,
     "SOLVER.BASE_LR": 0.5,
     "SOLVER.STEPS": (1, 2),
