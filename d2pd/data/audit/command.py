@@ -12,7 +12,7 @@ from d2pd.data.audit.suspicious import find_suspects, write_suspects
 from d2pd.data.label_table.read import read_label_table
 from d2pd.errors import ConfigError
 from d2pd.json_file import write_json
-from d2pd.output_files import check_outputs
+from d2pd.output_files import check_outputs, real_path
 
 AUDIT_FILE = "audit.json"
 PAGE_FILE = "index.html"
@@ -35,10 +35,12 @@ def main(args: argparse.Namespace) -> int:
     """
     _check(args)
     audit = _audit(args)
-    where_all = f"{args.out / AUDIT_FILE}" if args.out else "--out DIR writes all of them"
-    print(summarise(audit, where_all))
-    for line in _write(audit, args):
-        print(line)
+    written: list[str] = []
+    try:
+        written += _write(audit, args)
+    finally:  # what was found is told even if it cannot be kept
+        where_all = f"{args.out / AUDIT_FILE}" if args.out else "--out DIR writes all of them"
+        print(summarise(audit, where_all), *written, sep="\n")
     return 1 if audit.findings else 0
 
 
@@ -54,13 +56,15 @@ def _check(args: argparse.Namespace) -> None:
         )
     if args.weights and not args.out:
         raise ConfigError("--weights adds to DIR/suspicious.csv: name the folder with --out DIR")
-    if args.out:
-        outputs = [args.out / name for name in (AUDIT_FILE, PAGE_FILE, SUSPICIOUS_FILE)]
-        check_outputs(outputs, [args.annotations])
+    names = (AUDIT_FILE, PAGE_FILE, SUSPICIOUS_FILE) if args.out else ()
+    outputs = [args.out / name for name in names]
+    check_outputs(outputs, [args.annotations])
     if args.write_clean:
         from d2pd.data.audit.clean_copy import check_target
 
         check_target(args.annotations, args.write_clean, force=args.force)
+        if real_path(args.write_clean) in map(real_path, outputs):
+            raise ConfigError(f"{args.write_clean} is written by --out too; name another file")
 
 
 def _audit(args: argparse.Namespace) -> Audit:

@@ -53,7 +53,7 @@ def _table(audit: Audit, found: list[str]) -> Iterator[str]:
         yield from _wrapped(start + what)
         effects = {"Faster R-CNN": rule.faster_rcnn, "SSD": rule.ssd}
         if rule.faster_rcnn == rule.ssd:
-            effects = {"Both": rule.ssd}
+            effects = {"Faster R-CNN and SSD": rule.ssd}
         for model, effect in effects.items():
             yield from _wrapped(f"    {model}: {effect}")
     clean = [name for name in RULES if name not in found]
