@@ -8,7 +8,13 @@ from d2pd.data.annotations.coco import read_coco_json
 from d2pd.data.annotations.csv_file import read_csv
 from d2pd.data.annotations.json_tables import JsonTables, read_tables
 from d2pd.data.annotations.kaist import PUBLISHED_CATEGORIES, read_kaist_json
-from d2pd.data.annotations.labels import FARTHEST, IGNORE_REGION, Labels, PathLike
+from d2pd.data.annotations.labels import (
+    FARTHEST,
+    IGNORE_REGION,
+    Labels,
+    PathLike,
+    why_no_file,
+)
 from d2pd.errors import AnnotationError, MissingFileError
 
 
@@ -40,8 +46,7 @@ def read_any_labels(path: PathLike) -> NamedLabels:
     """
     path = Path(path)
     if not path.is_file():
-        what = "a pipe or device; save it to a file" if path.exists() else "no such label file"
-        what = "this is a folder; name the label file" if path.is_dir() else what
+        what = why_no_file(path) or "no such label file"
         raise MissingFileError(f"{path}: {what} (looked from {Path.cwd()})")
     if path.suffix.lower() == ".csv":
         read = _read_csv(path)

@@ -40,6 +40,9 @@ ALIASES: dict[str, tuple[str, ...]] = {
 IMAGE_SUFFIX = re.compile(r"\.(jpe?g|png|bmp|tiff?|webp|ppm|pgm)$", re.IGNORECASE)
 
 
+LINE_BREAK = re.compile(r"\r\n|\r|\n")
+
+
 @dataclass(frozen=True)
 class RaggedLine:
     """A line with more cells than the first line has.
@@ -141,9 +144,11 @@ def parse_table(
     if box_format not in BOX_FIELDS:
         raise ConfigError(f"BOX_FORMAT must be one of {', '.join(BOX_FIELDS)}, got {box_format!r}")
     text = decode_csv(content, path)
-    first_line = text[: next(re.finditer(r"[\r\n]|\Z", text)).start()]
+    body = text.lstrip("\r\n")
+    num_blank = len(LINE_BREAK.findall(text[: len(text) - len(body)]))
+    first_line = LINE_BREAK.split(body, maxsplit=1)[0]
     separator = max(",;\t", key=first_line.count)
-    cells, lines, ragged = _split(text, separator, path)
+    cells, lines, ragged = _split(body, separator, path, num_blank + 1)
     has_header = _is_header(list(cells.iloc[0]))
     names = list(columns) if columns else list(cells.iloc[0]) if has_header else None
     needed = ("filename", *BOX_FIELDS[box_format], *(["class"] if needs_class else []))
@@ -183,13 +188,22 @@ def decode_csv(content: bytes, path: Path) -> str:
             f"{path}, line {line}: holds a NUL byte; the file is damaged or no text, or UTF-16 "
             "without its mark: save it as UTF-8"
         )
+    if not text.strip():
+        raise AnnotationError(f"{path}: the file is empty; download or export it again")
     return text
 
 
 def _split(
-    text: str, separator: str, path: Path
+    text: str, separator: str, path: Path, first: int
 ) -> tuple[pd.DataFrame, np.ndarray, list[RaggedLine]]:
-    """Give the cells of each record, the line on which it begins, and the ragged lines."""
+    """Give the cells of each record, the line on which it begins, and the ragged lines.
+
+    Args:
+        text: From the first line on that is not empty.
+        separator: Between the cells.
+        path: For messages.
+        first: Number of the first line.
+    """
     try:
         cells = pd.read_csv(
             io.StringIO(text),
@@ -201,27 +215,26 @@ def _split(
         )
     except pd.errors.ParserError as error:
         if "EOF inside string" not in str(error):
-            return _split_ragged(text, separator, path)
+            return _split_ragged(text, separator, path, first)
         reason = str(error).strip().removeprefix("Error tokenizing data. C error: ")
         raise AnnotationError(
             f"{path}: cannot be split into columns ({reason}); close the quote of that row"
         ) from error
     if '"' in text:  # a quoted cell may hold line breaks
-        lines = np.array([line for line, _ in _records(text, separator, path)])
+        lines = np.array([line for line, _ in _records(text, separator, path, first)])
     else:
-        lines = np.arange(1, len(cells) + 1)
+        lines = np.arange(first, first + len(cells))
     return cells.apply(lambda column: column.str.strip()), lines, []
 
 
 def _split_ragged(
-    text: str, separator: str, path: Path
+    text: str, separator: str, path: Path, first: int
 ) -> tuple[pd.DataFrame, np.ndarray, list[RaggedLine]]:
-    records = _records(text, separator, path)
-    width = max(len(next(records)[1]), 1)
+    width = len(next(_records(text, separator, path, first))[1])
     rows: list[list[str]] = []
     lines: list[int] = []
     ragged: list[RaggedLine] = []
-    for line, record in _records(text, separator, path):
+    for line, record in _records(text, separator, path, first):
         cells = [cell.strip() for cell in record]
         if len(cells) > width:
             ragged.append(RaggedLine(line, cells, width))
@@ -231,19 +244,24 @@ def _split_ragged(
     return pd.DataFrame(rows, dtype=str), np.array(lines), ragged
 
 
-def _records(text: str, separator: str, path: Path) -> Iterator[tuple[int, list[str]]]:
+def _records(text: str, separator: str, path: Path, first: int) -> Iterator[tuple[int, list[str]]]:
     """Give the cells of each record with the line, from 1, on which it begins."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
-    line = 1
+    line = first
     try:
         for record in reader:
             yield line, record
-            line = reader.line_num + 1
+            line = first + reader.line_num
     except csv.Error as error:
         raise AnnotationError(
             f"{path}, line {line}: cannot be split into columns ({error}); close the quote of "
             "that row"
         ) from error
+
+
+def one_line(text: str) -> str:
+    """Write what a cell holds, which may have line breaks, on one line of a message."""
+    return " ".join(text.splitlines())
 
 
 def _simplify(name: str) -> str:
@@ -297,7 +315,7 @@ def _columns_by_name(
         listed = io.StringIO()
         csv.writer(listed, lineterminator="").writerow(names)
         raise AnnotationError(
-            f"{path}: no column for {', '.join(missing)} in {listed.getvalue()}; name the columns "
-            f"with COLUMNS, or set BOX_FORMAT {other} if the boxes are {other}"
+            f"{path}: no column for {', '.join(missing)} in {one_line(listed.getvalue())}; name "
+            f"the columns with COLUMNS, or set BOX_FORMAT {other} if the boxes are {other}"
         )
     return found

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from d2pd.data.annotations.csv_columns import BOX_FIELDS, CsvTable
+from d2pd.data.annotations.csv_columns import BOX_FIELDS, CsvTable, one_line
 from d2pd.data.annotations.labels import IGNORE_REGION
 
 IGNORE_CLASSES = ("ignore", "__ignore__", "-1")
@@ -104,7 +104,7 @@ def class_of(word: str, class_names: Sequence[str]) -> int | None:
 
 def why_no_class(word: str, class_names: Sequence[str]) -> str:
     """Say why a cell names none of the classes, and the way out."""
-    listed = ", ".join(class_names)
+    listed = one_line(", ".join(class_names))
     if word == "":
         return f"the box has no class; name one of {listed}"
     if word.lstrip("-").isdigit():
@@ -149,7 +149,7 @@ def _numbers(
     _add(
         faults,
         is_word,
-        lambda row: f"{field} must be a number, got {text.iloc[row]!r}",
+        lambda row: f"{field} must be a number, got {text.array[row]!r}",
         "mend the line, or name the columns with COLUMNS",
     )
     return numbers
@@ -167,7 +167,7 @@ def _codes(
     _add(
         faults,
         is_unknown[number_of],
-        lambda row: f"{field} must be one of {', '.join(values)}, got {text.iloc[row]!r}",
+        lambda row: f"{field} must be one of {', '.join(values)}, got {text.array[row]!r}",
         "",
     )
     codes = np.array([NO_CODE if m is None else m for m in meanings], dtype=np.int8)
@@ -200,7 +200,7 @@ def _add_two_sizes(table: CsvTable, sizes: np.ndarray, faults: list[LineFault]) 
 
     def what(row: int) -> str:
         here, there = (f"{sizes[at, 1]:.0f}x{sizes[at, 0]:.0f}" for at in (row, above[row]))
-        return f"{names.iloc[row]} is {here} here and {there} above"
+        return f"{one_line(names.iloc[row])} is {here} here and {there} above"
 
     _add(faults, (sizes != sizes[above]).any(axis=1), what, "an image has one size")
 

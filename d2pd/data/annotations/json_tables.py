@@ -21,6 +21,8 @@ LEFT_OUT = -2
 LONGEST_SHOWN = 80
 """Characters of a value in a message."""
 
+_NUMBERS = {int, float}  # which bool is not
+
 
 @dataclass(frozen=True)
 class JsonTables:
@@ -295,7 +297,7 @@ def _occlusion(row: Mapping[str, Any]) -> int | None:
 
 def _box(row: Mapping[str, Any]) -> list[float]:
     box = row.get("bbox")
-    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
+    if not isinstance(box, list) or len(box) != 4 or not _NUMBERS.issuperset(map(type, box)):
         got = shown(box) if "bbox" in row else "none"
         raise AnnotationError(
             f"bbox must be four numbers x, y, width, height, got {got}; mend the file"
@@ -305,7 +307,3 @@ def _box(row: Mapping[str, Any]) -> list[float]:
     except OverflowError:
         return [float("inf")] * 4
     return [x, y, x + width, y + height]
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

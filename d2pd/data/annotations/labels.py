@@ -52,9 +52,10 @@ def read_label_file(path: Path) -> bytes:
         AnnotationError: If it is empty.
     """
     if not path.is_file():
-        raise MissingFileError(
-            f"{path}: no such annotation file; correct ANNOTATIONS or the dataset root"
+        why = (
+            why_no_file(path) or "no such annotation file; correct ANNOTATIONS or the dataset root"
         )
+        raise MissingFileError(f"{path}: {why}")
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -64,6 +65,15 @@ def read_label_file(path: Path) -> bytes:
     if not content.strip():
         raise AnnotationError(f"{path}: the file is empty; download or export it again")
     return content
+
+
+def why_no_file(path: Path) -> str | None:
+    """Say what is in the place of a label file, and the way out; None if nothing is."""
+    if path.is_dir():
+        return "this is a folder; name the label file"
+    if path.exists():
+        return "a pipe or device; save it to a file"
+    return "a link that leads to no file; mend it" if path.is_symlink() else None
 
 
 def make_annotation(
