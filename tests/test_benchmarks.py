@@ -86,6 +86,7 @@ SMALL_SSD += ["MODEL.DEVICE", "cpu"]
         ("augmentation_speed.py", ["--images", "2", "--size", "64", "80"], 10),
         ("ssd_step_cost.py", ["--images", "2", *SMALL_SSD], 5),
         ("miss_rate_cost.py", ["--data", "", "--detections", "900", "--peak-runs", "1"], 4),
+        ("audit_speed.py", ["--data", "", "--boxes", "900"], 5),
     ],
 )
 def test_script_prints_a_table_of_ratios_and_writes_it(script, words, rows, tmp_path):
