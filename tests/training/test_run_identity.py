@@ -75,9 +75,9 @@ REFUSED = {
     "MODEL.RPN.NMS_THRESH": 0.6,
     "MODEL.RPN.POST_NMS_TOPK_TRAIN": 100,
     "SOLVER.OPTIMIZER": "Adam",
+    "DATASETS.FOLD": 1,
 }
 CHANGED = {
-    "DATASETS.FOLD": 1,
     "SOLVER.MAX_ITER": 50000,
     "SOLVER.BASE_LR": 0.5,
     "SOLVER.STEPS": (1, 2),
@@ -246,6 +246,17 @@ def test_another_model_is_refused_with_every_difference_and_the_way_out(run):
     for part in ("DEPTH: 50 -> 18", "MASK_ON: false -> true", "classes: ", "another OUTPUT_DIR"):
         assert part in text
     assert "SEED" not in text
+
+
+def test_another_fold_is_refused_since_it_would_be_tested_on_what_it_has_learnt(run):
+    now = {**run, "config": {**run["config"], "DATASETS.FOLD": "1"}}
+    with pytest.raises(WeightsError) as caught:
+        check_same_run(run, now, "model_0000009.pth")
+    assert str(caught.value) == (
+        "cannot resume: model_0000009.pth has learnt from images that it would be tested on "
+        "(DATASETS.FOLD: 0 -> 1): resume with the fold of the run, or start a new run in another "
+        "OUTPUT_DIR, not from these weights"
+    )
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ VERDICTS: tuple[tuple[str, str], ...] = (
     ("INPUT.*_TEST", DECISION),
     ("DATASETS.TEST", DECISION),
     ("DATASETS.FINAL_TEST", DECISION),
+    ("DATASETS.FOLD", REFUSED),  # it would be tested on images it has learnt from
     ("DATASETS.ROOT", NONE),  # the labels themselves are compared
     ("DATASETS.REGISTER.*", NONE),
     ("DATALOADER.NUM_WORKERS", NONE),
@@ -59,7 +60,8 @@ class Differences:
     """What differs between a saved run and the one that goes on, ``NAME: old -> new`` each.
 
     Attributes:
-        refused: Another model: the weights cannot be gone on from.
+        refused: Another model, or one that has learnt from what it would be tested on: the
+            weights cannot be gone on from.
         changed: Allowed, and the weights will not be those of a run never stopped.
         decisions: When and by what the model is judged; the weights stay the same.
     """
@@ -158,7 +160,7 @@ def compare_runs(saved: Mapping[str, Any], current: Mapping[str, Any]) -> Differ
 def check_same_run(
     saved: Mapping[str, Any] | None, current: Mapping[str, Any], source: str | Path
 ) -> Differences | None:
-    """Refuse to go on from a run of another model or of other classes.
+    """Refuse to go on from a run of another model, of other classes or of another fold.
 
     Args:
         saved: ``run`` of the checkpoint; None where it does not say.
@@ -169,14 +171,21 @@ def check_same_run(
         What else differs; None where nothing could be compared.
 
     Raises:
-        WeightsError: Listing what makes it another model.
+        WeightsError: Listing what makes it another one.
     """
     if saved is None or not isinstance(saved.get("config"), Mapping):
         return None
     differences = compare_runs(saved, current)
     if differences.refused:
+        told = "; ".join(differences.refused)
+        if any(line.startswith("DATASETS.FOLD:") for line in differences.refused):
+            raise WeightsError(
+                f"cannot resume: {source} has learnt from images that it would be tested on "
+                f"({told}): resume with the fold of the run, or start a new run in another "
+                "OUTPUT_DIR, not from these weights"
+            )
         raise WeightsError(
-            f"cannot resume: {source} is of another model ({'; '.join(differences.refused)}): "
+            f"cannot resume: {source} is of another model ({told}): "
             "resume with the configuration of the run, or start a new one in another OUTPUT_DIR "
             f"(MODEL.WEIGHTS {source} begins with its weights)"
         )
