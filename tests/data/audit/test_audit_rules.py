@@ -427,3 +427,17 @@ def test_what_is_cleaned_is_what_the_plan_of_the_issue_says():
         *("no_object", "ignore_only", "size_mismatch", "missing_modality"),
         *("outlier_area", "outlier_aspect", "whole_image_box"),
     }
+
+
+@pytest.mark.parametrize(
+    ("box", "is_found"),
+    [
+        ([0, 0, 640, 456], True),  # 95 % of 480 rows
+        ([0, 0, 640, 455], False),
+        ([-400, -400, 1000, 1000], True),  # what lies beyond the rim is not counted
+        ([-640, 0, 320, 480], False),
+    ],
+)
+def test_a_box_is_the_whole_image_from_95_percent_of_its_area(box, is_found):
+    assert (("whole_image_box", 0) in found(one_box(box))) == is_found
+    assert ("whole_image_box", 0) not in found(one_box(box, is_region=True))
