@@ -12,14 +12,12 @@ from d2pd.data.annotations.labels import (
     PathLike,
     make_annotation,
     read_label_file,
+    shown,
 )
 from d2pd.errors import AnnotationError
 
 LEFT_OUT = -2
 """Target of a category whose boxes the reader passes over."""
-
-LONGEST_SHOWN = 80
-"""Characters of a value in a message."""
 
 _NUMBERS = {int, float}  # which bool is not
 
@@ -192,12 +190,6 @@ def whole_number(row: Mapping[str, Any], key: str) -> int:
     if value != int(value):
         raise AnnotationError(f"{key} must be a whole number of pixels, got {value!r}")
     return int(value)
-
-
-def shown(value: Any) -> str:
-    """Write a value of a file for a message, cut where it is long."""
-    text = repr(value)
-    return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 3]}..."
 
 
 def _parse(content: bytes, path: Path) -> Any:

@@ -12,10 +12,9 @@ from d2pd.data.annotations.json_tables import (
     JsonTables,
     group_annotations,
     read_tables,
-    shown,
     whole_number,
 )
-from d2pd.data.annotations.labels import IGNORE_REGION, Labels, PathLike, Record, Select
+from d2pd.data.annotations.labels import IGNORE_REGION, Labels, PathLike, Record, Select, shown
 from d2pd.errors import AnnotationError, MissingFileError
 
 logger = logging.getLogger(__name__)

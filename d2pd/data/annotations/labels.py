@@ -25,6 +25,9 @@ FARTHEST = 1e9
 IGNORE_REGION = -1
 """``category_id`` of a region that is neither reward nor penalty for any class."""
 
+LONGEST_SHOWN = 80
+"""Characters of a value in a message."""
+
 PathLike = str | Path
 
 Select = Callable[[Sequence[str]], Sequence[int]]
@@ -74,6 +77,12 @@ def why_no_file(path: Path) -> str | None:
     if path.exists():
         return "a pipe or device; save it to a file"
     return "a link that leads to no file; mend it" if path.is_symlink() else None
+
+
+def shown(value: Any) -> str:
+    """Write a value of a file for a message, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 3]}..."
 
 
 def make_annotation(

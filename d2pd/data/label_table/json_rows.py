@@ -18,10 +18,9 @@ from d2pd.data.annotations.json_tables import (
     image_of,
     new_image_id,
     parse_tables,
-    shown,
 )
 from d2pd.data.annotations.kaist import category_targets, frame_name, frame_size
-from d2pd.data.annotations.labels import IGNORE_REGION
+from d2pd.data.annotations.labels import IGNORE_REGION, shown
 from d2pd.data.label_table.table import (
     NOT_STATED,
     UNKNOWN_CATEGORY,
@@ -175,7 +174,11 @@ def _read_boxes(
             category = _category(row, targets)
             if category == LEFT_OUT:
                 continue
-            _check_place(row, image)
+            if image == OUT_OF_PLACE:
+                raise AnnotationError(
+                    f"the row of its image, id {shown(row['image_id'])}, cannot be read; mend that "
+                    "one"
+                )
             bbox_xyxy, is_flagged, occlusion = box_values(row)
         except AnnotationError as error:
             name = images.names[image] if image != OUT_OF_PLACE else None
@@ -197,13 +200,6 @@ def _read_boxes(
 def _check_object(row: Any) -> None:
     if not isinstance(row, dict):
         raise AnnotationError(f"it must be an object, got {shown(row)}")
-
-
-def _check_place(row: Mapping[str, Any], image: int) -> None:
-    if image == OUT_OF_PLACE:
-        raise AnnotationError(
-            f"the row of its image, id {shown(row['image_id'])}, cannot be read; mend that one"
-        )
 
 
 def _category(row: Mapping[str, Any], targets: Mapping[int | str, int]) -> int | None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from d2pd.data.annotations import read_csv
-from d2pd.data.annotations.csv_columns import LINE_BREAK
+from d2pd.data.annotations.csv_cells import LINE_BREAK
 from d2pd.data.label_table import NOT_STATED, UNKNOWN_CATEGORY, read_label_table
 from d2pd.errors import AnnotationError
 
