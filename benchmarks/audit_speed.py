@@ -130,9 +130,9 @@ def run_process(words: list[str]) -> Callable[[int], None]:
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
 
     def run(_: int) -> None:
-        done = subprocess.run(words, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
-        if done.returncode not in (0, 1):  # 1: findings
-            raise RuntimeError(f"exit code {done.returncode} of {' '.join(words)}")
+        done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True)
+        if done.stderr or done.returncode not in (0, 1):  # 1: findings
+            raise RuntimeError(f"{' '.join(words)}: exit code {done.returncode}: {done.stderr}")
 
     return run
 
