@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from d2pd.atomic_file import atomic_file
-from d2pd.errors import UserError
+from d2pd.output_files import write_file
 
 
 def write_json(path: Path, content: Any, *, indent: int | None = None) -> None:
@@ -21,17 +20,7 @@ def write_json(path: Path, content: Any, *, indent: int | None = None) -> None:
     Raises:
         UserError: If it cannot be written: the disk is full, or a folder has the name.
     """
-    text = json.dumps(strict(content), indent=indent, ensure_ascii=False)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(path) as file:
-            # Half a character, as a name may hold, is written as JSON's own escape of it.
-            file.write(f"{text}\n".encode(errors="backslashreplace"))
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path} ({error.strerror or error}): make room there, or choose another "
-            "folder"
-        ) from error
+    write_file(path, json.dumps(strict(content), indent=indent, ensure_ascii=False) + "\n")
 
 
 def strict(value: Any) -> Any:

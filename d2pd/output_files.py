@@ -1,10 +1,11 @@
-"""Where a command may write, seen before anything is computed."""
+"""Files that a command writes: where it may, and how."""
 
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from d2pd.errors import ConfigError
+from d2pd.atomic_file import atomic_file
+from d2pd.errors import ConfigError, UserError
 
 
 def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
@@ -25,6 +26,29 @@ def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
         folder = next(parent for parent in path.absolute().parents if parent.exists())
         if not folder.is_dir():
             raise ConfigError(f"{path}: {folder} is a file, not a folder; write to another")
+
+
+def write_file(path: Path, content: str | bytes) -> None:
+    """Write a file, whole or not at all; folders are made.
+
+    Args:
+        path: What lies there is replaced, once the new file is whole.
+        content: Text becomes UTF-8; half a character, as a name may hold, an escape of it.
+
+    Raises:
+        UserError: If it cannot be written: the disk is full, or a folder has the name.
+    """
+    if isinstance(content, str):
+        content = content.encode(errors="backslashreplace")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(path) as file:
+            file.write(content)
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path} ({error.strerror or error}): make room there, or choose another "
+            "folder"
+        ) from error
 
 
 def real_path(path: Path) -> Path:

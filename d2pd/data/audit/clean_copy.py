@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
-from d2pd.atomic_file import atomic_file
 from d2pd.data.annotations.csv_columns import BOX_FIELDS, parse_table
 from d2pd.data.annotations.labels import read_label_file
 from d2pd.data.audit.cleaning_plan import CleaningPlan, Mending, plan_cleaning
@@ -17,8 +16,8 @@ from d2pd.data.audit.findings import Finding
 from d2pd.data.audit.json_text import JsonText
 from d2pd.data.audit.stored_text import StoredText
 from d2pd.data.label_table.table import LabelTable
-from d2pd.errors import AnnotationError, ConfigError, UserError
-from d2pd.output_files import check_outputs
+from d2pd.errors import AnnotationError, ConfigError
+from d2pd.output_files import check_outputs, write_file
 
 
 @dataclass(frozen=True)
@@ -133,8 +132,8 @@ def write_clean_copy(
     copy = stored.with_text(text)
     if isinstance(document, CsvText) and ("line", document.rows[0]) in plan.mendings:
         _check_first_line(table, document, copy)
-    _write(changes_path(target), _as_csv(changes))
-    _write(target, copy.encode())  # last: a copy never lies without its list
+    write_file(changes_path(target), _as_csv(changes))
+    write_file(target, copy.encode())  # last: a copy never lies without its list
     return CleanCopy(target, changes)
 
 
@@ -186,22 +185,9 @@ def _in_file_order(item: tuple[tuple[str, int], Mending]) -> tuple[bool, int]:
     return place != "image", row
 
 
-def _as_csv(changes: Iterable[Change]) -> bytes:
+def _as_csv(changes: Iterable[Change]) -> str:
     lines = io.StringIO()
     writer = csv.writer(lines, lineterminator="\n")
     writer.writerow(field.name for field in fields(Change))
     writer.writerows(map(astuple, changes))
-    # Half a character, as a name may hold, is written as an escape of it.
-    return lines.getvalue().encode(errors="backslashreplace")
-
-
-def _write(path: Path, content: bytes) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(path) as file:
-            file.write(content)
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path} ({error.strerror or error}): make room there, or choose another "
-            "folder"
-        ) from error
+    return lines.getvalue()

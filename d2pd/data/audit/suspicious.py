@@ -9,11 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from d2pd.atomic_file import atomic_file
 from d2pd.data.audit.findings import Box
 from d2pd.data.audit.outliers import MEASURES, QUARTILES_APART, measure_outliers
 from d2pd.data.label_table.table import LabelTable
-from d2pd.errors import UserError
+from d2pd.output_files import write_file
 
 HEADER = ("image", "row", "x1", "y1", "x2", "y2", "category", "reason", "how_far")
 
@@ -62,7 +61,7 @@ def write_suspects(path: Path, suspects: Sequence[Suspect]) -> None:
     """Write suspects as CSV, UTF-8 with a header; without any, the header alone.
 
     Args:
-        path: In a folder that exists; what lies there is replaced.
+        path: What lies there is replaced; folders are made.
         suspects: In the order of the lines.
 
     Raises:
@@ -75,14 +74,7 @@ def write_suspects(path: Path, suspects: Sequence[Suspect]) -> None:
         box = ["", "", "", ""] if one.box is None else [f"{side:.12g}" for side in one.box]
         far = f"{one.how_far:.2f}"
         writer.writerow([one.image, one.row, *box, one.category or "", one.reason, far])
-    try:
-        with atomic_file(path) as file:  # half a character, as JSON names may hold, as its escape
-            file.write(text.getvalue().encode(errors="backslashreplace"))
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path} ({error.strerror or error}): make room there, or choose another "
-            "folder"
-        ) from error
+    write_file(path, text.getvalue())
 
 
 def _outliers(table: LabelTable) -> list[Suspect]:

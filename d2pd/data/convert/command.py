@@ -6,15 +6,14 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from d2pd.atomic_file import atomic_file
 from d2pd.data.annotations.labels import Labels
 from d2pd.data.convert.csv_target import to_csv
 from d2pd.data.convert.json_targets import to_coco, to_kaist
 from d2pd.data.convert.source import Source, read_source
 from d2pd.data.convert.target import Converted, is_region
-from d2pd.errors import AnnotationError, ConfigError, UserError
+from d2pd.errors import AnnotationError, ConfigError
 from d2pd.json_file import write_json
-from d2pd.output_files import check_outputs, real_path
+from d2pd.output_files import check_outputs, real_path, write_file
 
 TARGETS: Mapping[str, Callable[[Labels], Converted]] = {
     "kaist": to_kaist,
@@ -63,18 +62,10 @@ def check_output(output: Path, source: Path, force: bool) -> None:
 
 
 def _write(output: Path, converted: Converted) -> None:
-    if not isinstance(converted.content, str):
+    if isinstance(converted.content, str):
+        write_file(output, converted.content)
+    else:
         write_json(output, converted.content)
-        return
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(output) as file:
-            file.write(converted.content.encode())
-    except OSError as error:
-        raise UserError(
-            f"cannot write {output} ({error.strerror or error}): make room there, or choose "
-            "another folder"
-        ) from error
 
 
 def _summary(source: Source, converted: Converted, args: argparse.Namespace) -> str:

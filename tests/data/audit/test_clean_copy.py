@@ -17,7 +17,7 @@ from d2pd.data.label_table.read import read_label_table
 from d2pd.errors import AnnotationError, ConfigError, UserError
 
 SLOW_START = settings(
-    max_examples=60,
+    max_examples=30,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -131,5 +131,6 @@ def test_nothing_suspicious_leaves_the_header_alone(tmp_path):
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "no").touch()
     with pytest.raises(UserError, match="cannot write .*no/a.csv"):
         write_suspects(tmp_path / "no/a.csv", [])
