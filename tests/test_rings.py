@@ -35,6 +35,8 @@ PURE = (
     "d2pd.data.audit.findings",
     "d2pd.data.audit.image_rules",
     "d2pd.data.audit.outliers",
+    "d2pd.data.audit.picture_files",
+    "d2pd.data.audit.pictures",
     "d2pd.data.audit.rules",
     "d2pd.data.audit.summary",
     "d2pd.data.audit.suspicious",

@@ -2,14 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-import torch
 
 from d2pd.data.modality import CAMERAS, Channels
 from d2pd.errors import AnnotationError, MissingFileError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def image_path(record: Mapping[str, Any], camera: str) -> str:
@@ -101,7 +103,7 @@ def read_pictures(record: Mapping[str, Any], modality: str) -> tuple[np.ndarray,
 
 def stack_pictures(
     pictures: Sequence[np.ndarray], channels: Channels, image_format: str
-) -> torch.Tensor:
+) -> "torch.Tensor":
     """Make the image that a model gets of the pictures of its cameras.
 
     Args:
@@ -113,6 +115,8 @@ def stack_pictures(
     Returns:
         (C, H, W) uint8, its own memory.
     """
+    import torch  # here: an audit reads pictures too, and does not wait for it
+
     planes: list[np.ndarray] = []
     for picture, number in zip(pictures, channels.of_cameras, strict=True):
         colours = cv2.split(picture)
@@ -135,16 +139,42 @@ def read_image(path: str | Path, modality: str = "visible") -> np.ndarray:
         MissingFileError: If there is no such file.
         AnnotationError: If the file cannot be decoded.
     """
-    flag = cv2.IMREAD_GRAYSCALE if modality == "lwir" else cv2.IMREAD_COLOR
-    # Encoded bytes and not imread: that one warns on stderr and knows no reason.
+    image = decode_image(read_encoded(path), path, modality)
+    return cv2.cvtColor(image, cv2.COLOR_GRAY2BGR) if modality == "lwir" else image
+
+
+def read_encoded(path: str | Path) -> np.ndarray:
+    """Return the (N,) uint8 bytes of a file.
+
+    Raises:
+        MissingFileError: If there is no such file, or it cannot be read.
+    """
+    # Bytes and not imread: that one warns on stderr and knows no reason.
     try:
         if not Path(path).is_file() and Path(path).exists():
             raise OSError(None, "not a file")  # reading a pipe would wait for ever
-        encoded = np.fromfile(path, dtype=np.uint8)
+        return np.fromfile(path, dtype=np.uint8)
     except OSError as error:
         raise MissingFileError(
             f"{path}: {error.strerror or 'cannot be read'}; the label file names this image"
         ) from None
+
+
+def decode_image(encoded: np.ndarray, path: str | Path, modality: str) -> np.ndarray:
+    """Decode the bytes of an image file.
+
+    Args:
+        encoded: (N,) uint8.
+        path: Of the file, for the message.
+        modality: ``lwir`` gives one channel.
+
+    Returns:
+        (H, W, 3) uint8 BGR, or (H, W).
+
+    Raises:
+        AnnotationError: If OpenCV cannot.
+    """
+    flag = cv2.IMREAD_GRAYSCALE if modality == "lwir" else cv2.IMREAD_COLOR
     try:
         image = cv2.imdecode(encoded, flag) if encoded.size else None
     except cv2.error:  # more pixels than OpenCV takes, or than fit into memory
@@ -154,4 +184,4 @@ def read_image(path: str | Path, modality: str = "visible") -> np.ndarray:
             f"{path}: not an image that OpenCV can decode ({encoded.size} bytes); replace the "
             "file or take its rows out of the label file"
         )
-    return cv2.cvtColor(image, cv2.COLOR_GRAY2BGR) if modality == "lwir" else image
+    return image

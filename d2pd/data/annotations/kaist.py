@@ -219,7 +219,7 @@ def _add_paths(records: list[Record], root: Path, annotations: Path) -> None:
     """
     listing = FolderListing()
     paths = {
-        modality: [_find_frame(listing, root, record["im_name"], modality) for record in records]
+        modality: [find_frame(listing, root, record["im_name"], modality) for record in records]
         for modality in MODALITIES
     }
     present = [modality for modality in MODALITIES if any(paths[modality])] or ["visible"]
@@ -240,7 +240,15 @@ def _add_paths(records: list[Record], root: Path, annotations: Path) -> None:
             record["lwir_file_name"] = paths["lwir"][index]
 
 
-def _find_frame(listing: FolderListing, root: Path, im_name: str, modality: str) -> str | None:
+def find_frame(listing: FolderListing, root: Path, im_name: str, modality: str) -> str | None:
+    """Return the path of one camera's frame, None where it is not there.
+
+    Args:
+        listing: Remembers folders.
+        root: Folder with ``set00/V000/visible/I01217.jpg``, or with the set folder doubled.
+        im_name: Such as ``set00/V000/I01217``.
+        modality: ``visible`` or ``lwir``.
+    """
     set_name, video, frame = im_name.split("/")
     for folder in (root / set_name, root / set_name / set_name):
         files = listing.files(folder / video / modality)

@@ -2,11 +2,11 @@
 
 import argparse
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from d2pd.data.audit.audit import audit_table
-from d2pd.data.audit.findings import Audit
+from d2pd.data.audit.audit import audit_table, with_picture_sizes
+from d2pd.data.audit.findings import Audit, Finding
 from d2pd.data.audit.summary import summarise
 from d2pd.data.audit.suspicious import find_suspects, write_suspects
 from d2pd.data.label_table.read import read_label_table
@@ -71,7 +71,18 @@ def _audit(args: argparse.Namespace) -> Audit:
     table = read_label_table(
         args.annotations, args.format, classes=args.classes, box_format=args.box_format
     )
-    return audit_table(table, min_box_size=args.min_box_size, conditions=_conditions(args))
+    of_pictures: Sequence[Finding] = ()
+    if args.images:
+        from d2pd.data.audit.pictures import look_at_pictures
+
+        pictures = look_at_pictures(table, args.images)
+        table, of_pictures = with_picture_sizes(table, pictures.sizes), pictures.findings
+    return audit_table(
+        table,
+        min_box_size=args.min_box_size,
+        of_pictures=of_pictures,
+        conditions=_conditions(args),
+    )
 
 
 def _conditions(args: argparse.Namespace) -> dict[str, Any]:
