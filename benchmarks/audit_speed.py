@@ -28,7 +28,7 @@ CLOCKS["children"] = lambda: sum(os.times()[2:4])
 
 AUDIT, START, PARSE = "KAIST labels", "d2pd --version", "json.load of KAIST labels alone"
 COCO, HALF_COCO, CSV, HALF_CSV = "COCO", "COCO, half as many", "CSV", "CSV, half as many"
-WRITE = "COCO, with audit.json and page (--out)"
+WRITE = "COCO, with --out"
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from d2pd.cli import main
 
@@ -134,6 +135,29 @@ def test_labels_alone_are_looked_through_without_torch_pictures_or_plots(labels)
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_with_images_missing_ones_are_found_and_boxes_beyond_the_others(tmp_path, capsys):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    Image.new("RGB", (64, 48)).save(pictures / "a.jpg")
+    labels = tmp_path / "labels.csv"
+    row = "a.jpg,{},{},{},{},person\n".format
+    labels.write_text(row(1, 2, 30, 40) + row(40, 10, 90, 30) + "b.jpg,5,6,70,80,person\n")
+    clean, out = tmp_path / "clean.csv", tmp_path / "out"
+    assert audit(labels) == 0
+    words = ["--images", pictures]
+    assert audit(labels, *words, "--out", out, "--write-clean", clean) == 1
+    read = json.loads((out / "audit.json").read_text())
+    assert {rule: count for rule, count in read["counts"].items() if count} == {
+        "outside_image": 1,
+        "centre_outside_image": 1,
+        "missing_image": 1,
+    }
+    assert read["conditions"]["images"] == str(pictures)
+    assert clean.read_text() == row(1, 2, 30, 40)
+    assert audit(clean, *words) == 0
+    assert "not looked at" not in capsys.readouterr().out.split("written: ")[-1]
 
 
 # Answers known of real labels, see the README of the shared data.
