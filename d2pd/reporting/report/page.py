@@ -3,6 +3,7 @@
 import base64
 import hashlib
 from pathlib import Path, PurePath
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -14,38 +15,60 @@ BOX_ORDER = ("ignore", "label", "detection")
 
 
 def render_page(content: Content) -> str:
-    """Lay out a page.
-
-    All texts of the content are escaped, in HTML and in the embedded JSON; a policy in the page
-    allows its own style sheet and script by their hashes, pictures by data URI, and nothing else.
+    """Lay out the page of a run, see ``render``.
 
     Args:
         content: What stands on it.
+    """
+    return render(
+        "page.html",
+        TEMPLATES,
+        title=content.name,
+        brand="d2pd report",
+        enlarged="One error",
+        frames=content.frames,
+        footer=content.footer,
+        run=content,
+    )
+
+
+def render(name: str, templates: Path, *, style: str = "", script: str = "", **values: Any) -> str:
+    """Lay out a page.
+
+    All texts are escaped, in HTML and in the embedded JSON; a policy in the page allows its own
+    style sheet and script by their hashes, pictures by data URI, and nothing else.
+
+    Args:
+        name: Of a template that extends ``base.html``.
+        templates: Folder that it lies in.
+        style: Rules after those that all pages have.
+        script: What runs after the script that all pages have.
+        values: Of the template's names: those of ``base.html`` and its own.
 
     Returns:
         The whole HTML document.
     """
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATES, encoding="utf-8"),
+        loader=FileSystemLoader([templates, TEMPLATES], encoding="utf-8"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(place_chart=chart.place_chart, size=chart)
-    style = (TEMPLATES / "page.css").read_text(encoding="utf-8")
-    script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
+    environment.globals.update(
+        place_chart=chart.place_chart,
+        size=chart,
+        drawing_order=_drawing_order,
+        short_name=_short_name,
+    )
+    style = (TEMPLATES / "page.css").read_text(encoding="utf-8") + style
+    script = (TEMPLATES / "page.js").read_text(encoding="utf-8") + script
     policy = (
         f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; "
         f"script-src '{_hash(script)}'; base-uri 'none'; form-action 'none'"
     )
-    return environment.get_template("page.html").render(
-        run=content,
-        style=style,
-        script=script,
-        policy=policy,
-        drawing_order=_drawing_order,
-        short_name=_short_name,
+    return environment.get_template(name).render(
+        **values, style=style, script=script, policy=policy
     )
 
 
