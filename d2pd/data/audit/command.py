@@ -2,7 +2,8 @@
 
 import argparse
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from d2pd.data.audit.audit import audit_table, with_picture_sizes
@@ -17,6 +18,9 @@ from d2pd.output_files import check_outputs, real_path
 AUDIT_FILE = "audit.json"
 PAGE_FILE = "index.html"
 SUSPICIOUS_FILE = "suspicious.csv"
+
+Paths = Sequence[Mapping[str, str]]
+"""(I,) files of each image by camera; empty where pictures were not looked at."""
 
 
 def main(args: argparse.Namespace) -> int:
@@ -34,10 +38,10 @@ def main(args: argparse.Namespace) -> int:
         UserError: If a file or an option cannot be used.
     """
     _check(args)
-    audit = _audit(args)
+    audit, paths = _audit(args)
     written: list[str] = []
     try:
-        written += _write(audit, args)
+        written += _write(audit, paths, args)
     finally:  # what was found is told even if it cannot be kept
         where_all = f"{args.out / AUDIT_FILE}" if args.out else "--out DIR writes all of them"
         print(summarise(audit, where_all), *written, sep="\n")
@@ -67,22 +71,26 @@ def _check(args: argparse.Namespace) -> None:
             raise ConfigError(f"{args.write_clean} is written by --out too; name another file")
 
 
-def _audit(args: argparse.Namespace) -> Audit:
+def _audit(args: argparse.Namespace) -> tuple[Audit, Paths]:
+    """Return what was found, and the files of each image where pictures were looked at."""
     table = read_label_table(
         args.annotations, args.format, classes=args.classes, box_format=args.box_format
     )
     of_pictures: Sequence[Finding] = ()
+    paths: Paths = ()
     if args.images:
         from d2pd.data.audit.pictures import look_at_pictures
 
         pictures = look_at_pictures(table, args.images)
-        table, of_pictures = with_picture_sizes(table, pictures.sizes), pictures.findings
-    return audit_table(
+        table = with_picture_sizes(table, pictures.sizes)
+        of_pictures, paths = pictures.findings, pictures.paths
+    audit = audit_table(
         table,
         min_box_size=args.min_box_size,
         of_pictures=of_pictures,
         conditions=_conditions(args),
     )
+    return audit, paths
 
 
 def _conditions(args: argparse.Namespace) -> dict[str, Any]:
@@ -93,13 +101,14 @@ def _conditions(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _write(audit: Audit, args: argparse.Namespace) -> Iterator[str]:
+def _write(audit: Audit, paths: Paths, args: argparse.Namespace) -> Iterator[str]:
     """Write what was asked for; yield a line on each."""
     yield ""
     if args.out:
         write_json(args.out / AUDIT_FILE, audit.as_json())
         yield f"written: {args.out / AUDIT_FILE}"
         yield _write_suspicious(audit, args)
+        yield f"written: {_write_page(audit, paths, args)}"
     if args.write_clean:
         from d2pd.data.audit.clean_copy import write_clean_copy
 
@@ -113,6 +122,12 @@ def _write(audit: Audit, args: argparse.Namespace) -> Iterator[str]:
         yield copy.summary()
     if not (args.out or args.write_clean):
         yield "nothing is written: --out DIR keeps this, with a page of pictures and distributions"
+
+
+def _write_page(audit: Audit, paths: Paths, args: argparse.Namespace) -> Path:
+    from d2pd.reporting.audit_page.write import write_audit_page
+
+    return write_audit_page(audit, args.out, paths, max_pictures=args.max_pictures)
 
 
 def _write_suspicious(audit: Audit, args: argparse.Namespace) -> str:
