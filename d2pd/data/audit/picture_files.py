@@ -82,6 +82,8 @@ class NearNames:
             name: Relative to the root, or absolute.
         """
         parts = PurePosixPath(name.replace("\\", "/")).parts
+        if not parts or parts[-1] in ("/", ".."):
+            return None
         folder = self._root
         for position, part in enumerate(parts):
             is_file = position == len(parts) - 1

@@ -36,9 +36,19 @@ def size_charts(table: LabelTable) -> list[Chart]:
         ratios = widths / heights
     groups = [(name, mask & is_sound) for name, mask in _groups(table)]
     return [
-        _histogram("Height of boxes (log scale)", "height in px", heights, groups, is_whole=True),
-        _histogram("Width of boxes (log scale)", "width in px", widths, groups, is_whole=True),
-        _histogram("Width / height (log scale)", "width / height", ratios, groups, is_whole=False),
+        _histogram(
+            "Number of boxes by height (log scale)", "height in px", heights, groups, is_whole=True
+        ),
+        _histogram(
+            "Number of boxes by width (log scale)", "width in px", widths, groups, is_whole=True
+        ),
+        _histogram(
+            "Number of boxes by width / height (log scale)",
+            "width / height",
+            ratios,
+            groups,
+            is_whole=False,
+        ),
         _boxes_per_image(table),
     ]
 
@@ -74,7 +84,7 @@ def centre_grid(table: LabelTable) -> Grid | None:
     rows = int(np.clip(round(COLUMNS * ratio), COLUMNS // 4, COLUMNS * 2))
     counts, _, _ = np.histogram2d(y, x, (rows, COLUMNS), ((0, 1), (0, 1)))
     beyond = len(x) - int(counts.sum())
-    note = "Each image is stretched to the same frame; the darkest part holds "
+    note = "Each image is stretched to the same frame; the fullest cell holds "
     note += f"{int(counts.max()):,} of {len(x):,} objects"
     note += f"; {beyond:,} with their centre beyond the rim are left out." if beyond else "."
     return Grid("Centres of objects", counts.astype(int).tolist(), note)
@@ -155,7 +165,7 @@ def _boxes_per_image(table: LabelTable) -> Chart:
             lines.append(Line(name, _steps(edges, counts), style, is_stepped=True, note=note))
     top = max((y for line in lines for _, y in line.points), default=1.0)
     absent = "There is no image."
-    title = "Boxes in an image"
+    title = "Number of images by the boxes in them"
     return Chart(title, "boxes in an image", lines, absent, y_range=(0.0, 1.05 * top))
 
 

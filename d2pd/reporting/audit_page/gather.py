@@ -88,11 +88,10 @@ def _facts(audit: Audit) -> Iterator[tuple[str, str]]:
     elif len(different):
         low, high = different.min(axis=0), different.max(axis=0)
         yield "image size", f"{len(different)} sizes, {low[0]:g} to {high[0]:g} px wide"
-    named = {"min_box_size": "least side", "images": "images", "box_format": "box format"}
-    for key, name in named.items():
-        value = audit.conditions.get(key)
-        if value is not None:
-            yield name, f"{value:g} px" if key == "min_box_size" else str(value)
+    yield "box format", table.box_format
+    yield "least side", f"{audit.conditions['min_box_size']:g} px"
+    if audit.conditions.get("images") is not None:
+        yield "images", str(audit.conditions["images"])
 
 
 def _absent(audit: Audit) -> Iterator[str]:
