@@ -235,9 +235,9 @@ def test_a_run_is_another_one_by_its_fold_and_by_the_content_of_the_file(tmp_pat
 
     before = run()
     assert not any(vars(compare_runs(before, run())).values())
-    changed = compare_runs(before, run(fold=1)).changed
-    assert changed[0] == "DATASETS.FOLD: 0 -> 1"
-    assert changed[1].startswith("training labels: ")
+    differences = compare_runs(before, run(fold=1))
+    assert differences.refused == ("DATASETS.FOLD: 0 -> 1",)
+    assert differences.changed[0].startswith("training labels: ")
     turned = {name: (fold + 1) % 3 for name, fold in folds.fold_of_image.items()}
     Folds("labels.csv", 6, 7, 3, "video", False, 0, turned).write(tmp_path / "folds.json")
     (line,) = compare_runs(before, run()).changed
