@@ -4,10 +4,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from d2pd.data.annotations.csv_cells import LINE_BREAK
 from d2pd.data.annotations.csv_columns import BOX_FIELDS
 from d2pd.data.audit.spelled_box import SpelledBox
-
-_LINE_BREAK = re.compile(r"\r\n|\r|\n")
 
 OF_A_BOX = ("class", "ignore", "occlusion")
 """Fields that say nothing of an image, besides those of the box."""
@@ -51,7 +50,7 @@ class CsvText:
         plain = rf"[^{separator}\r\n]*"
         self._cell = re.compile(rf'"[^"]*(?:""[^"]*)*(?:"{plain}|\Z)|{plain}')
         record = rf"(?:{self._cell.pattern})(?:{separator}(?:{self._cell.pattern}))*"
-        self._spans = _record_spans(text, re.compile(rf"({record})({_LINE_BREAK.pattern})?"))
+        self._spans = _record_spans(text, re.compile(rf"({record})({LINE_BREAK.pattern})?"))
 
     @property
     def rows(self) -> list[int]:
@@ -113,6 +112,8 @@ class CsvText:
             self._columns[field]: new for field, new in texts.items() if field in self._columns
         }
         for column in sorted(found, reverse=True):
+            if column >= len(spans):  # the line ends before: the cell is as good as empty
+                continue
             start, end = spans[column]
             text = text[:start] + _with_content(text[start:end], found[column]) + text[end:]
         return text
@@ -135,7 +136,7 @@ def _record_spans(text: str, record: re.Pattern[str]) -> dict[int, tuple[int, in
     for found in record.finditer(text):
         if found.end() > found.start():  # a text ends with an empty match
             spans[line] = (found.start(1), found.end(1), found.end())
-            line += len(_LINE_BREAK.findall(found.group()))
+            line += len(LINE_BREAK.findall(found.group()))
     return spans
 
 

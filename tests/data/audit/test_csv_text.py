@@ -68,6 +68,10 @@ QUOTED = st.text(st.sampled_from('ab "\n\r,')).map(lambda text: '"' + text.repla
 LINE = st.tuples(QUOTED, PLAIN | QUOTED, PLAIN | QUOTED).map(",".join)
 
 
+def test_a_line_that_ends_before_its_class_can_lose_its_box():
+    assert read("a.jpg,1,2,3,4\nb.jpg,1,2,3,4,c\n").without_box(1) == "a.jpg,,,,"
+
+
 @given(lines=st.lists(LINE, max_size=5), end=st.sampled_from(["\n", "\r\n", "\r"]))
 def test_cells_are_those_that_csv_reads(lines, end):
     content = "".join(line + end for line in lines)
