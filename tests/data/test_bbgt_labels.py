@@ -111,7 +111,9 @@ def test_classes_that_are_not_wanted_are_regions_and_the_word_is_kept(write, tmp
     ("text", "message"),
     [
         ("person 1 2 3 4 0 0 0 0 0 0 0", "line 1: expected '% bbGt version=3', got 'person 1 2"),
+        ("\ufeff", "line 1: expected '% bbGt version=3', got ''"),
         ("% bbGt version=2\n", "line 1: bbGt version 2; version 3 is"),
+        (f"\n\n{HEADER}person 1 2 3", "line 4: expected 12 fields"),
         (f"{HEADER}\nperson 1 2 3", r"line 3: expected 12 fields \(lbl x .*\), got 4; .* cut off"),
         (f"{HEADER}person a 2 3 4 0 0 0 0 0 0 0", "line 2: x must be a number, got 'a'"),
         (f"{HEADER}person 1 2 3 4 3 0 0 0 0 0 0", "line 2: occ must be 0 .* got 3 and 0"),

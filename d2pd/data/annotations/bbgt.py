@@ -34,26 +34,28 @@ def read_bbgt(path: PathLike, *, class_names: Sequence[str] | None = None) -> La
 
 
 def _read_frame(path: Path, name: str) -> Frame:
-    lines = _decode(path).splitlines()
-    header = HEADER.fullmatch(lines[0].strip())
+    numbered = enumerate(_decode(path).splitlines(), 1)
+    filled = [(number, line) for number, line in numbered if line.strip()]
+    (first, start), *rows = filled or [(1, "")]
+    header = HEADER.fullmatch(start.strip())
     if header is None:
         raise AnnotationError(
-            f"{path}, line 1: expected '% bbGt version=3', got {lines[0][:40]!r}; if the folder "
+            f"{path}, line {first}: expected '% bbGt version=3', got {start[:40]!r}; if the folder "
             "holds other texts too, name the one with set00, set01, ... alone"
         )
     if int(header[1]) != 3:
         raise AnnotationError(
-            f"{path}, line 1: bbGt version {header[1]}; version 3 is what KAIST has and what can "
-            "be read: save the labels as such"
+            f"{path}, line {first}: bbGt version {header[1]}; version 3 is what KAIST has and "
+            "what can be read: save the labels as such"
         )
-    rows = [(number, line.split()) for number, line in enumerate(lines[1:], 2)]
-    return Frame(path, name, None, [_object(row, path, number) for number, row in rows if row])
+    objects = [_object(line.split(), path, number) for number, line in rows]
+    return Frame(path, name, None, objects)
 
 
 def _decode(path: Path) -> str:
     content = read_label_file(path)
     try:
-        return content.decode("utf-8-sig").lstrip()
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise AnnotationError(
