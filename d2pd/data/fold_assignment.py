@@ -6,6 +6,7 @@ import warnings
 
 import numpy as np
 
+from d2pd.data.annotations.kaist import MODALITIES
 from d2pd.data.label_table.table import LabelTable
 from d2pd.errors import AnnotationError, ConfigError
 from d2pd.evaluation.subsets import KAIST
@@ -57,14 +58,17 @@ def assign_folds(
 
 
 def video_of(image_name: str) -> str:
-    """Return what an image was taken with: set and video of KAIST, else its folder.
+    """Return the video of an image: set and video of KAIST, else its folder.
 
     Args:
-        image_name: As in the label file.
+        image_name: As in the label file. Folders of a camera (``visible``, ``lwir``) do not count:
+            both show the same.
     """
     name = _normalised(image_name)
-    found = KAIST_VIDEO.search(name)
-    return "/".join(found.groups()) if found else posixpath.dirname(name)
+    if found := KAIST_VIDEO.search(name):
+        return "/".join(found.groups())
+    folders = posixpath.dirname(name).split("/")
+    return "/".join(folder for folder in folders if folder not in MODALITIES)
 
 
 def daytime_of(image_name: str) -> str:

@@ -124,6 +124,8 @@ def test_regions_and_unknown_categories_are_not_balanced():
         ("set00/1.jpg", "set00", ""),
         ("street/morning/7.jpg", "street/morning", ""),
         ("./street//7.jpg", "street", ""),
+        ("street/lwir/morning/7.jpg", "street/morning", ""),
+        ("visible/7.jpg", "", ""),
         ("7.jpg", "", ""),
         ("reset00/V0001/7.jpg", "reset00/V0001", ""),
     ],
