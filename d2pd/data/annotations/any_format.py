@@ -52,8 +52,8 @@ def read_any_labels(path: PathLike) -> NamedLabels:
         read = _read_csv(path)
     else:
         tables = read_tables(path)
-        is_kaist = any("im_name" in row for row in tables.images)
-        labels = read_kaist_json(path, None) if is_kaist else read_coco_json(path, None)
+        read_json = read_kaist_json if tables.format == "kaist" else read_coco_json
+        labels = read_json(path, None)
         read = _named(labels, tables)
     if not read.labels.records:
         raise AnnotationError(f"{path}: the file names no image; nothing can be measured on it")

@@ -12,8 +12,8 @@ from d2pd.data.annotations.json_tables import (
     JsonTables,
     group_annotations,
     read_tables,
-    whole_number,
 )
+from d2pd.data.annotations.json_values import whole_number
 from d2pd.data.annotations.labels import Labels, PathLike, Record, Select
 from d2pd.errors import AnnotationError
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from d2pd.data.annotations.file_kind import UTF16_MARKS
 from d2pd.errors import AnnotationError
 
 LINE_BREAK = re.compile(r"\r\n|\r|\n")
@@ -44,7 +45,7 @@ def decode_csv(content: bytes, path: Path) -> str:
     Raises:
         AnnotationError: If it is of another encoding, or of two.
     """
-    is_utf16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+    is_utf16 = content.startswith(UTF16_MARKS)
     try:
         text = content.decode("utf-16" if is_utf16 else "utf-8-sig")
     except UnicodeDecodeError as error:

@@ -8,12 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from d2pd.data.annotations.image_files import FolderListing, existing_folder, missing_images
-from d2pd.data.annotations.json_tables import (
-    JsonTables,
-    group_annotations,
-    read_tables,
-    whole_number,
-)
+from d2pd.data.annotations.json_tables import JsonTables, group_annotations, read_tables
+from d2pd.data.annotations.json_values import whole_number
 from d2pd.data.annotations.labels import IGNORE_REGION, Labels, PathLike, Record, Select, shown
 from d2pd.errors import AnnotationError, MissingFileError
 

@@ -22,7 +22,7 @@ class Finding:
         row: Position in the JSON list (``annotations`` for a box, ``images`` for an image), from
             0; for a CSV the 1-based line.
         box: x1, y1, x2, y2 in pixels as read, not clipped; None for an image.
-        category: Name of the class; None for an image, a region or an unknown class.
+        category: Name of the class; None for an image, an unknown class or a region without one.
         message: What is wrong, one line, without image, row and box; that of a malformed row
             begins with its place, ``annotation 5``, ``image 5`` or ``line 5``.
         is_region: Whether the box is a region to ignore.

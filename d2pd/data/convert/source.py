@@ -9,11 +9,12 @@ from typing import Any
 from d2pd.data.annotations import read_coco_json, read_csv, read_kaist_json
 from d2pd.data.annotations.bbgt import read_bbgt
 from d2pd.data.annotations.csv_columns import read_table
+from d2pd.data.annotations.file_kind import kind_of
 from d2pd.data.annotations.json_tables import JsonTables, read_tables
 from d2pd.data.annotations.kaist import PUBLISHED_CATEGORIES
 from d2pd.data.annotations.kaist_xml import read_kaist_xml
 from d2pd.data.annotations.label_tree import IGNORE_WORDS, list_files
-from d2pd.data.annotations.labels import Labels, read_label_file
+from d2pd.data.annotations.labels import IGNORE_REGION, Labels, read_label_file
 from d2pd.errors import AnnotationError
 
 OTHER_CLASS = "classes that were not chosen: their boxes are regions to ignore"
@@ -26,7 +27,7 @@ _BOX_KEYS = {
 }
 _IMAGE_KEYS = {"id", "im_name", "file_name", "height", "width"}
 _SUFFIXES = {".txt": "bbgt", ".xml": "xml"}
-_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_FORMATS = {"bbGt text": "bbgt", "XML": "xml", "CSV": "csv"}
 
 
 @dataclass(frozen=True)
@@ -83,12 +84,8 @@ def tell_format(path: Path) -> str:
     """
     if path.is_dir():
         return _tell_format_of_folder(path)
-    content = read_label_file(path)
-    encoding = "utf-16" if content.startswith(_UTF16_MARKS) else "utf-8-sig"
-    start = content[:256].decode(encoding, errors="ignore").lstrip()[:1]
-    if start in ("{", "["):
-        return "kaist" if any("im_name" in row for row in read_tables(path).images) else "coco"
-    return {"%": "bbgt", "<": "xml"}.get(start, "csv")
+    kind = kind_of(read_label_file(path))
+    return read_tables(path).format if kind == "JSON" else _FORMATS[kind]
 
 
 def _tell_format_of_folder(folder: Path) -> str:
@@ -107,6 +104,7 @@ def _read_json(path: Path, format: str, classes: Sequence[str] | None) -> Source
     names = dict(tables.categories or (PUBLISHED_CATEGORIES if format == "kaist" else {}))
     lost = _other_keys(tables)
     if format == "kaist":
+        names.pop(IGNORE_REGION, None)  # whatever it is called
         names = {key: name for key, name in names.items() if name not in IGNORE_WORDS}
         labels = read_kaist_json(path, None, class_names=classes or [*names.values()])
         others = {key for key, name in names.items() if name not in labels.class_names}

@@ -11,14 +11,8 @@ from typing import Any
 import numpy as np
 
 from d2pd.data.annotations.coco import choose_categories, file_name, log_left_out, stated_size
-from d2pd.data.annotations.json_tables import (
-    LEFT_OUT,
-    JsonTables,
-    box_values,
-    image_of,
-    new_image_id,
-    parse_tables,
-)
+from d2pd.data.annotations.json_tables import LEFT_OUT, JsonTables, parse_tables
+from d2pd.data.annotations.json_values import box_values, image_of, new_image_id
 from d2pd.data.annotations.kaist import category_targets, frame_name, frame_size
 from d2pd.data.annotations.labels import IGNORE_REGION, shown
 from d2pd.data.label_table.table import (
@@ -76,7 +70,7 @@ def read_json_rows(
     """
     with _no_garbage_collection():
         tables = parse_tables(content, path)
-        found = _format(tables)
+        found = tables.format
         if format not in ("auto", found) and tables.images:
             raise AnnotationError(
                 f"{path}: this looks like {found}, not {format}: its images have "
@@ -95,11 +89,6 @@ def _no_garbage_collection() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
-
-
-def _format(tables: JsonTables) -> str:
-    is_kaist = any(isinstance(row, dict) and "im_name" in row for row in tables.images)
-    return "kaist" if is_kaist else "coco"
 
 
 def _table(tables: JsonTables, format: str, classes: Sequence[str] | None) -> LabelTable:

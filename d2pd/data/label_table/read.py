@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from d2pd.data.annotations.file_kind import kind_of
 from d2pd.data.annotations.labels import PathLike, read_label_file
 from d2pd.data.label_table.csv_rows import read_csv_rows
 from d2pd.data.label_table.json_rows import read_json_rows
@@ -13,9 +14,6 @@ FORMATS = ("auto", "kaist", "coco", "csv")
 
 MOST_SHOWN = 10
 """Malformed rows in the message on a file without any sound one."""
-
-_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
-_LONGEST_START = 4096  # bytes
 
 
 def read_label_table(
@@ -43,7 +41,7 @@ def read_label_table(
     path = Path(path)
     content = read_label_file(path)
     _check_kind(content, path, format)
-    if _looks_like(content) == "JSON":
+    if kind_of(content) == "JSON":
         table = read_json_rows(content, path, format, classes)
     else:
         table = read_csv_rows(content, path, classes, box_format)
@@ -52,7 +50,7 @@ def read_label_table(
 
 
 def _check_kind(content: bytes, path: Path, format: str) -> None:
-    kind = _looks_like(content)
+    kind = kind_of(content)
     if kind in ("XML", "bbGt text"):
         raise AnnotationError(
             f"{path}: this looks like {kind}, one file of an image; turn its folder into one label "
@@ -64,13 +62,6 @@ def _check_kind(content: bytes, path: Path, format: str) -> None:
             f"{path}: this looks like {kind}, not {said}; leave --format out, or name the other "
             "file"
         )
-
-
-def _looks_like(content: bytes) -> str:
-    """Tell the kind of a file by its first character that is no blank."""
-    encoding = "utf-16" if content.startswith(_UTF16_MARKS) else "utf-8-sig"
-    start = content[:_LONGEST_START].decode(encoding, errors="replace").lstrip()[:1]
-    return {"{": "JSON", "[": "JSON", "<": "XML", "%": "bbGt text"}.get(start, "CSV")
 
 
 def _check_some_image(table: LabelTable) -> None:

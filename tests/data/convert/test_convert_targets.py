@@ -289,6 +289,26 @@ def test_names_that_the_target_cannot_hold_are_refused(to, name, class_name, mes
         to(labels)
 
 
+def test_category_minus_1_of_kaist_is_a_region_whatever_the_file_calls_it(tmp_path):
+    rows = [{"id": row, "image_id": 0, "bbox": [1, 2, 3, 4]} for row in range(2)]
+    content = {
+        "images": [{"id": 0, "im_name": "set00/V000/I00001"}],
+        "annotations": [rows[0] | {"category_id": -1}, rows[1] | {"category_id": 1}],
+        "categories": [{"id": -1, "name": "not clear"}, {"id": 1, "name": "person"}],
+    }
+    write_json(tmp_path / "labels.json", content)
+
+    source = read_source(tmp_path / "labels.json", "auto", None)
+
+    assert source.labels.class_names == ("person",)
+    (record,) = source.labels.records
+    assert [(each["category_id"], each["ignore"]) for each in record["annotations"]] == [
+        (-1, 1),
+        (0, 0),
+    ]
+    assert not source.lost
+
+
 def test_half_a_character_stays_in_json(tmp_path):
     record = {"file_name": "a\ud800.jpg", "image_id": 0, "annotations": []}
 
