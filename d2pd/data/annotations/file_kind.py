@@ -1,5 +1,9 @@
 """Of what kind a label file is: its content tells, its name does not."""
 
+from pathlib import Path
+
+from d2pd.errors import AnnotationError
+
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 _KINDS = {"{": "JSON", "[": "JSON", "<": "XML", "%": "bbGt text"}
@@ -15,3 +19,23 @@ def kind_of(content: bytes) -> str:
     encoding = "utf-16" if content.startswith(UTF16_MARKS) else "utf-8-sig"
     start = content[:_LONGEST_START].decode(encoding, errors="replace").lstrip()[:1]
     return _KINDS.get(start, "CSV")
+
+
+def check_kind(content: bytes, path: Path, format: str) -> None:
+    """Refuse a label file that is of another kind than was said.
+
+    Args:
+        content: Of the file.
+        path: Its name, for the message.
+        format: ``kaist``, ``coco`` or ``csv``.
+
+    Raises:
+        AnnotationError: If it is; the message says what it looks like.
+    """
+    kind = kind_of(content)
+    if (format == "csv") != (kind == "CSV"):
+        said = "CSV" if format == "csv" else f"{format} JSON"
+        raise AnnotationError(
+            f"{path}: this looks like {kind}, not {said}; leave --format out, or name the other "
+            "file"
+        )

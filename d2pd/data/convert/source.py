@@ -9,7 +9,7 @@ from typing import Any
 from d2pd.data.annotations import read_coco_json, read_csv, read_kaist_json
 from d2pd.data.annotations.bbgt import read_bbgt
 from d2pd.data.annotations.csv_columns import read_table
-from d2pd.data.annotations.file_kind import kind_of
+from d2pd.data.annotations.file_kind import check_kind, kind_of
 from d2pd.data.annotations.json_tables import JsonTables, read_tables
 from d2pd.data.annotations.kaist import PUBLISHED_CATEGORIES
 from d2pd.data.annotations.kaist_xml import read_kaist_xml
@@ -69,6 +69,7 @@ def read_source(
         return Source(labels, format, lost=_extras(labels))
     if path.is_dir():
         raise AnnotationError(f"{path}: this is a folder; name the label file of format {format}")
+    check_kind(read_label_file(path), path, format)
     if format == "csv":
         labels = read_csv(path, None, class_names=classes, box_format=box_format)
         return Source(labels, format, lost=_other_columns(path, box_format))

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from d2pd.data.annotations.file_kind import kind_of
+from d2pd.data.annotations.file_kind import check_kind, kind_of
 from d2pd.data.annotations.labels import PathLike, read_label_file
 from d2pd.data.label_table.csv_rows import read_csv_rows
 from d2pd.data.label_table.json_rows import read_json_rows
@@ -40,7 +40,7 @@ def read_label_table(
         raise ConfigError(f"the format must be one of {', '.join(FORMATS)}, got {format!r}")
     path = Path(path)
     content = read_label_file(path)
-    _check_kind(content, path, format)
+    _check_format(content, path, format)
     if kind_of(content) == "JSON":
         table = read_json_rows(content, path, format, classes)
     else:
@@ -49,19 +49,15 @@ def read_label_table(
     return table
 
 
-def _check_kind(content: bytes, path: Path, format: str) -> None:
+def _check_format(content: bytes, path: Path, format: str) -> None:
     kind = kind_of(content)
     if kind in ("XML", "bbGt text"):
         raise AnnotationError(
             f"{path}: this looks like {kind}, one file of an image; turn its folder into one label "
             "file with: d2pd convert"
         )
-    if format != "auto" and (format == "csv") != (kind == "CSV"):
-        said = "CSV" if format == "csv" else f"{format} JSON"
-        raise AnnotationError(
-            f"{path}: this looks like {kind}, not {said}; leave --format out, or name the other "
-            "file"
-        )
+    if format != "auto":
+        check_kind(content, path, format)
 
 
 def _check_some_image(table: LabelTable) -> None:

@@ -182,6 +182,27 @@ def test_a_folder_without_labels_ends_in_one_line(tmp_path, capsys, words, messa
     assert not (tmp_path / "a").exists()
 
 
+@pytest.mark.parametrize(
+    ("content", "format", "message"),
+    [
+        ('{"images": [], "annotations": []}', "csv", "this looks like JSON, not CSV; leave"),
+        ("a.jpg,1,2,3,4,cat\n", "kaist", "this looks like CSV, not kaist JSON; leave"),
+        ("<annotation/>", "coco", "this looks like XML, not coco JSON; leave"),
+        ("a.jpg,1,2,3,4,cat\n", "bbgt", "line 1: expected '% bbGt version=3', got 'a.jpg,1"),
+        ("a.jpg,1,2,3,4,cat\n", "xml", "line 1, column 1: not XML"),
+    ],
+)
+def test_a_file_of_another_format_than_said_is_told(tmp_path, capsys, content, format, message):
+    (tmp_path / "labels").write_text(content)
+    words = (tmp_path / "labels", "--format", format, "--to", "csv", "--output", tmp_path / "a")
+
+    code, out, err = convert(capsys, *words)
+
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert message in err
+    assert not (tmp_path / "a").exists()
+
+
 def test_bad_places_end_in_one_line(tree, tmp_path, capsys):
     (tree / "set00/V000/I00001.xml").write_text("<annotation/>")
     code, _, err = convert(capsys, tree, "--to", "csv", "--output", tmp_path / "a")
