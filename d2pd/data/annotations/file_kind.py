@@ -33,7 +33,7 @@ def check_kind(content: bytes, path: Path, format: str) -> None:
         AnnotationError: If it is; the message says what it looks like.
     """
     kind = kind_of(content)
-    if (format == "csv") != (kind == "CSV"):
+    if kind != ("CSV" if format == "csv" else "JSON"):
         said = "CSV" if format == "csv" else f"{format} JSON"
         raise AnnotationError(
             f"{path}: this looks like {kind}, not {said}; leave --format out, or name the other "
