@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from d2pd.data.annotations.labels import IGNORE_REGION
@@ -261,6 +261,12 @@ def rules_of_box(box, category, is_region) -> set[str]:
         st.tuples(st.integers(0, 2), st.tuples(*[NUMBERS] * 4), st.integers(-2, 1), st.booleans()),
         max_size=12,
     )
+)
+@example(
+    [
+        (0, (1.0, 1.0, 20.0, 20.0), category, is_region)
+        for category, is_region in ((0, False), (0, True), (1, False), (-1, True), (0, True))
+    ]
 )
 @settings(max_examples=150, deadline=None)
 def test_boxes_break_the_rules_that_plain_python_says(rows):
