@@ -87,6 +87,7 @@ SMALL_SSD += ["MODEL.DEVICE", "cpu"]
         ("ssd_step_cost.py", ["--images", "2", *SMALL_SSD], 5),
         ("miss_rate_cost.py", ["--data", "", "--detections", "900", "--peak-runs", "1"], 4),
         ("audit_speed.py", ["--data", "", "--boxes", "900"], 5),
+        ("picture_checks.py", ["--data", "", "--images", "4", "--workers", "2"], 4),
     ],
 )
 def test_script_prints_a_table_of_ratios_and_writes_it(script, words, rows, tmp_path):
