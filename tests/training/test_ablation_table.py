@@ -47,6 +47,19 @@ def test_every_missing_value_has_a_reason(results, reason):
     assert set(found.missing) | set(found.values) == set(COLUMNS)
 
 
+def test_data_without_miss_rates_has_no_columns_of_them_and_nothing_amiss():
+    of_faces = make_row("a", 0, {"bbox": {"AP": 10.0, "AP50": 30.0}}, 65.0, "")
+    assert not of_faces.missing
+    assert format_table([of_faces]).splitlines() == [
+        "| run | seed | AP    | AP50  | time       |",
+        "|-----|------|-------|-------|------------|",
+        "| a   | 0    | 10.00 | 30.00 | 1 min 05 s |",
+    ]
+    text = format_table([of_faces, row("a", 1, why="not run yet")])
+    assert "MR" not in text
+    assert text.endswith("\n- a seed 1: not run yet")
+
+
 def test_run_without_results_lacks_all_for_its_reason():
     assert row("a", 1, why="not run yet").missing == dict.fromkeys(COLUMNS, "not run yet")
 

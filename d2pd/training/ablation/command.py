@@ -27,6 +27,7 @@ from d2pd.training.ablation.table import (
     format_duration,
     format_table,
     make_row,
+    shown_columns,
     summarise,
 )
 
@@ -98,7 +99,7 @@ def write_table(runs: Sequence[PlannedRun], output: Path) -> bool:
         UserError: If it cannot be written.
     """
     rows = [_row(run, standing(run)) for run in runs]
-    parts = [_caption(runs), format_table(rows), *_changes(runs)]
+    parts = [_caption(runs, rows), format_table(rows), *_changes(runs)]
     text = "\n\n".join(parts)
     write_json(output / NUMBERS, _numbers(runs, rows), indent=1)
     with atomic_file(output / TABLE) as file:
@@ -139,15 +140,20 @@ def _outcome(run: PlannedRun) -> str:
     return "; ".join(filter(None, [stands.why, ", ".join(values), format_duration(stands.seconds)]))
 
 
-def _caption(runs: Sequence[PlannedRun]) -> str:
+def _caption(runs: Sequence[PlannedRun], rows: Sequence[Row]) -> str:
     places = dict.fromkeys(measured_on(run.config) for run in runs)
     modes = dict.fromkeys(run.config["MISS_RATE.MODE"] for run in runs)
     has_folds = any(run.fold is not None for run in runs)
     over = "folds, of which each counts with the mean of its seeds" if has_folds else "seeds"
+    rate = (
+        f"log-average miss rate (MR) of the reasonable labels ({', '.join(modes)}), lower is "
+        "better, and "
+    )
+    if not any(column.startswith("MR") for column in shown_columns(rows)):
+        rate = ""
     return (
-        f"On {', '.join(places)}: log-average miss rate (MR) of the reasonable labels "
-        f"({', '.join(modes)}), lower is better, and COCO AP, all in %; mean ± standard deviation "
-        f"(n - 1) over {over}. Time: of the whole process, evaluations included."
+        f"On {', '.join(places)}: {rate}COCO AP, all in %; mean ± standard deviation (n - 1) "
+        f"over {over}. Time: of the whole process, evaluations included."
     )
 
 
@@ -176,4 +182,4 @@ def _numbers(runs: Sequence[PlannedRun], rows: Sequence[Row]) -> dict[str, Any]:
         name: {column: asdict(mean) for column, mean in columns.items()}
         for name, columns in summarise(rows).items()
     }
-    return {"caption": _caption(runs), "runs": listed, "means": means}
+    return {"caption": _caption(runs, rows), "runs": listed, "means": means}

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,8 @@ class Row:
         name: Of its configuration.
         seed: Its seed.
         values: Column -> 0..100, those that were measured.
-        missing: Column -> why it was not.
+        missing: Column -> why it was not. Columns in neither are of a task that the data has not:
+            a miss rate, where it is not KAIST's.
         seconds: That it took.
         why: What is amiss with the run; empty where nothing is.
         fold: That was held out; None where the runs are not over folds.
@@ -86,7 +87,10 @@ def make_row(
     """
     values: dict[str, float] = {}
     missing: dict[str, str] = {}
+    has_other_task = results is not None and bool(results.get("bbox"))
     for column, (task, metric) in METRICS.items():
+        if has_other_task and task not in (results or {}):
+            continue
         found = results.get(task, {}) if results is not None else {}
         value = found.get(metric)
         if isinstance(value, int | float) and math.isfinite(value):
@@ -98,6 +102,16 @@ def make_row(
         else:
             missing[column] = f"the results hold no {task}/{metric}{_instead(found)}"
     return Row(name, seed, values, missing, seconds, why, fold)
+
+
+def shown_columns(rows: Sequence[Row]) -> tuple[str, ...]:
+    """Return the columns that any measured run has, or could have; all before the first."""
+    measured = [row for row in rows if row.values] or rows
+    return tuple(
+        column
+        for column in COLUMNS
+        if any(column in row.values or column in row.missing for row in measured)
+    )
 
 
 def summarise(rows: Sequence[Row]) -> dict[str, dict[str, Mean]]:
@@ -154,26 +168,28 @@ def _mean(values: Sequence[float]) -> Mean:
 def _lines(rows: Sequence[Row]) -> Iterator[str]:
     of_name = {name: [row for row in rows if row.name == name] for name in summarise(rows)}
     has_several = any(len(runs) > 1 for runs in of_name.values())
-    has_folds = any(row.fold is not None for row in rows)
-    yield from _grid(of_name.items(), "s" if has_several else "", has_folds)
+    columns = shown_columns(rows)
+    yield from _grid(of_name.items(), columns, "s" if has_several else "")
     if has_several:
+        has_folds = any(row.fold is not None for row in rows)
         yield from ("", "Each run:" if has_folds else "Each seed:", "")
-        yield from _grid([(row.name, [row]) for row in rows], "", has_folds)
+        yield from _grid([(row.name, [row]) for row in rows], columns, "")
     amiss = list(_amiss(rows))
     if amiss:
         yield from ("", "What is missing or amiss:", "", *amiss)
 
 
 def _grid(
-    groups: Iterable[tuple[str, Sequence[Row]]], plural: str, has_folds: bool
+    groups: Collection[tuple[str, Sequence[Row]]], columns: Sequence[str], plural: str
 ) -> Iterator[str]:
     """Return the lines of a table, one for each group of runs."""
+    has_folds = any(row.fold is not None for _, runs in groups for row in runs)
     heads = [f"fold{plural}", f"seed{plural}"] if has_folds else [f"seed{plural}"]
-    lines = [["run", *heads, *COLUMNS, "time"]]
+    lines = [["run", *heads, *columns, "time"]]
     for name, runs in groups:
         of_runs = [_numbers(row.fold for row in runs)] if has_folds else []
         number = len({row.sample for row in runs})
-        cells = _cells(summarise(runs)[name], number)
+        cells = _cells(summarise(runs)[name], columns, number)
         lines.append([name, *of_runs, _numbers(row.seed for row in runs), *cells])
     return markdown_table(lines)
 
@@ -182,10 +198,10 @@ def _numbers(values: Iterable[int | None]) -> str:
     return ", ".join(str(value) for value in dict.fromkeys(values) if value is not None)
 
 
-def _cells(columns: Mapping[str, Mean], number: int) -> list[str]:
-    time = columns["time"]
+def _cells(means: Mapping[str, Mean], columns: Sequence[str], number: int) -> list[str]:
+    time = means["time"]
     shown = format_duration(time.mean) if time.number else _ABSENT
-    return [*(_cell(columns[column], number) for column in COLUMNS), shown]
+    return [*(_cell(means[column], number) for column in columns), shown]
 
 
 def _cell(value: Mean, number: int) -> str:
