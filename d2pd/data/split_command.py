@@ -48,7 +48,7 @@ def main(args: argparse.Namespace) -> int:
     )
     _write(folds, args.output)
     print("\n".join(markdown_table(count_folds(table, fold_of_row, args.folds))))
-    print(f"\n{args.output}")
+    print(f"\nwritten: {args.output}")
     return 0
 
 
@@ -62,7 +62,8 @@ def count_folds(table: LabelTable, fold_of_row: np.ndarray, num_folds: int) -> l
     """
     columns = [["fold", *map(str, range(num_folds)), "all"]]
     columns.append(_column("images", fold_of_row, num_folds))
-    columns.append(["videos", *_count_videos(table, fold_of_row, num_folds)])
+    if len({video_of(name) for name in table.image_names}) > 1:
+        columns.append(["videos", *_count_videos(table, fold_of_row, num_folds)])
     daytimes = np.array([daytime_of(name) for name in table.image_names])
     for daytime in sorted(set(daytimes) - {UNKNOWN_DAYTIME}):
         columns.append(_column(daytime, fold_of_row[daytimes == daytime], num_folds))

@@ -57,6 +57,11 @@ def test_table_has_no_day_and_night_where_nothing_tells_them():
     assert [row[-1] for row in rows[1:]] == ["0 (0.0%)", "0 (0.0%)", "0"]
 
 
+def test_table_has_no_videos_where_names_tell_none():
+    rows = count_folds(table_of(["1.jpg", "2.jpg"]), np.array([1, 0]), 2)
+    assert rows[0] == ["fold", "images", "person"]
+
+
 def test_folds_are_written_and_shown(labels, capsys):
     before = labels.read_bytes()
     assert split(labels, "--folds", "2", "--stratify", "--seed", "3") == 0
@@ -75,7 +80,7 @@ def test_folds_are_written_and_shown(labels, capsys):
         "| 1    | 12 (50.0%) | 2      | 6 (50.0%) | 6 (50.0%) | 6 (50.0%) |",
         "| all  | 24         | 4      | 12        | 12        | 12        |",
         "",
-        str(labels.parent / "f.json"),
+        f"written: {labels.parent / 'f.json'}",
     ]
     assert labels.read_bytes() == before
 

@@ -64,7 +64,8 @@ class CleanCopy:
         """Tell on one line what was written and how much was changed."""
         counts = Counter((change.action, change.place) for change in self.changes)
         told = ", ".join(
-            f"{number:,} {place}s {action}" for (action, place), number in sorted(counts.items())
+            f"{number:,} {place}{'' if number == 1 else 's'} {action}"
+            for (action, place), number in sorted(counts.items())
         )
         return f"written: {self.path} ({told or 'nothing to change'}), {self.changes_path}"
 

@@ -138,4 +138,8 @@ def _write_suspicious(audit: Audit, args: argparse.Namespace) -> str:
         losses = measure_label_losses(args.annotations, args.config_file, args.weights)
     suspects = find_suspects(audit.table, losses)
     write_suspects(args.out / SUSPICIOUS_FILE, suspects)
-    return f"written: {args.out / SUSPICIOUS_FILE}, {len(suspects)} labels to look through"
+    num_images = sum(suspect.box is None for suspect in suspects)
+    told = f"{len(suspects) - num_images} boxes"
+    if args.weights:
+        told += f" and {num_images} images of high loss"
+    return f"written: {args.out / SUSPICIOUS_FILE}, {told} to look through"

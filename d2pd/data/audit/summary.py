@@ -3,6 +3,8 @@
 import textwrap
 from collections.abc import Iterator
 
+import numpy as np
+
 from d2pd.data.audit.findings import Audit
 from d2pd.data.audit.rules import RULES
 from d2pd.evaluation.comparison_text import printable
@@ -12,6 +14,9 @@ WIDTH = 100
 
 MOST_LISTED = 10
 """Findings of a rule that are shown."""
+
+MOST_CLASSES = 30
+"""Classes whose boxes are counted."""
 
 PICTURE_RULES = ("missing_image", "unreadable_image", "size_mismatch", "missing_modality")
 """Rules that need the pictures."""
@@ -31,6 +36,7 @@ def _lines(audit: Audit, where_all: str) -> Iterator[str]:
     table = audit.table
     name = printable(str(table.path))
     yield f"{name} ({table.format}): {table.num_images:,} images, {table.num_boxes:,} boxes"
+    yield from _classes(audit)
     found = [rule for rule, count in audit.counts.items() if count]
     if found:
         yield from _table(audit, found)
@@ -39,6 +45,26 @@ def _lines(audit: Audit, where_all: str) -> Iterator[str]:
     yield from _not_looked_at(audit)
     for rule in found:
         yield from _first_findings(audit, rule, where_all)
+
+
+def _classes(audit: Audit) -> Iterator[str]:
+    """Say what is in each class: a name that is misspelt makes a class of its own."""
+    table = audit.table
+    if not table.num_boxes:
+        return
+    of_class = table.categories[~table.is_region & (table.categories >= 0)]
+    counts = np.bincount(of_class, minlength=len(table.class_names))
+    told = [
+        f"{printable(name)} {count:,}"
+        for name, count in zip(table.class_names, counts.tolist(), strict=True)
+    ]
+    if len(told) > MOST_CLASSES:
+        told[MOST_CLASSES:] = [f"and {len(told) - MOST_CLASSES:,} more"]
+    if table.is_region.any():
+        told.append(f"regions to ignore {int(table.is_region.sum()):,}")
+    yield from _wrapped(f"boxes by class: {', '.join(told)}")
+    if table.format == "csv" and audit.conditions.get("classes") is None:
+        yield from _wrapped("classes are those of the file: --classes tells misspelt ones apart")
 
 
 def _table(audit: Audit, found: list[str]) -> Iterator[str]:
@@ -69,9 +95,13 @@ def _not_looked_at(audit: Audit) -> Iterator[str]:
     num_unknown = int(((audit.table.heights <= 0) | (audit.table.widths <= 0)).sum())
     if num_unknown:
         yield from _wrapped(
-            f"{num_unknown:,} images state no size: whether their boxes reach beyond the right or "
+            f"{_images(num_unknown)} no size: whether their boxes reach beyond the right or "
             "the bottom is not known without --images"
         )
+
+
+def _images(number: int) -> str:
+    return "1 image states" if number == 1 else f"{number:,} images state"
 
 
 def _first_findings(audit: Audit, rule: str, where_all: str) -> Iterator[str]:

@@ -9,6 +9,7 @@ import pytest
 from d2pd.data.audit.findings import Audit, Finding
 from d2pd.data.audit.rules import RULES
 from d2pd.data.audit.summary import MOST_LISTED, WIDTH, summarise
+from d2pd.data.label_table.read import read_label_table
 from d2pd.data.label_table.table import LabelTable
 from d2pd.json_file import write_json
 
@@ -80,7 +81,7 @@ def test_the_first_findings_are_shown_and_the_others_counted(audit):
 def test_what_was_not_looked_at_is_said(audit):
     told = " ".join(summarise(audit, "").split())
     assert "not looked at, which --images does: missing_image, unreadable_image" in told
-    assert "1 images state no size" in told
+    assert "1 image states no size" in told
     with_images = Audit(audit.table, audit.findings, {"images": "pictures"})
     told = summarise(with_images, "")
     assert "not looked at" not in told
@@ -126,3 +127,13 @@ def test_the_json_holds_all_findings_the_rules_and_the_conditions(audit, tmp_pat
         "message": "is not finite",
     }
     assert read["conditions"] == {"images": None, "min_box_size": 1.0}
+
+
+def test_boxes_are_counted_by_class_so_that_a_misspelt_one_shows(tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_text("a.jpg,1,2,30,40,mask\na.jpg,5,6,30,40,mask\na.jpg,1,9,30,40,msk\n")
+    table = read_label_table(path)
+    told = " ".join(summarise(Audit(table, [], {"classes": None}), "").split())
+    assert "boxes by class: mask 2, msk 1 " in told
+    assert "--classes" in told
+    assert "--classes" not in summarise(Audit(table, [], {"classes": ["mask", "msk"]}), "")
