@@ -142,7 +142,7 @@ class CleaningPlan:
     def _remove_lines_of_removed_images(self) -> None:
         table, removed = self._table, self.removed_images
         rows = zip(table.box_rows.tolist(), table.box_images.tolist(), strict=True)
-        for line, image in (*rows, *table.repeated.items()):
+        for line, image in rows:  # lines without a box go as duplicate_image
             if image in removed:
                 first = self.mendings["line", int(table.image_rows[image])]
                 self._remove("line", line, first.rule, first.image)
