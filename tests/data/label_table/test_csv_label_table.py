@@ -17,6 +17,7 @@ SOUND_LINES = [
     "a.jpg,1,2,3,4,person,0,1,90,80",
     "b.jpg,5.5,6,nan,-inf,dog,,,,",
     "b.jpg,5,6,7,8,ignore,true,2,0,0",
+    "b.jpg,5,6,9,8,dog,1,,,",
     "b.jpg,,,,,,,,,",
     "c.jpg",
     "a.jpg,9,9,1,1,-1,1,0,90,80",
