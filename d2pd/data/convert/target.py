@@ -114,17 +114,10 @@ def count_duplicates(names: Sequence[str]) -> int:
 
 def _xywh(bbox_xyxy: Sequence[float], lost: Counter[str]) -> list[int | float] | None:
     x1, y1, x2, y2 = bbox_xyxy
-    sides = [_side(x1, x2), _side(y1, y2)]
+    sides = [x2 - x1, y2 - y1]
     if not all(map(math.isfinite, (*bbox_xyxy, *sides))):
         lost[NOT_FINITE] += 1
         return None
     if x1 + sides[0] != x2 or y1 + sides[1] != y2:
         lost[ROUNDED] += 1
     return [as_number(value) for value in (x1, y1, *sides)]
-
-
-def _side(low: float, high: float) -> float:
-    """Return the side which, added to the lower edge, gives the upper one again, if any does."""
-    side = high - low
-    around = (side, math.nextafter(side, math.inf), math.nextafter(side, -math.inf))
-    return next((each for each in around if low + each == high), side)
