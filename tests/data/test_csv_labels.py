@@ -385,3 +385,16 @@ def test_a_file_that_is_no_picture_is_named(write, tmp_path):
     assert error_of(write(GOOD), tmp_path) == (
         f"{tmp_path / 'a.jpg'}: cannot be read as a picture; replace the file or remove its labels"
     )
+
+
+def test_a_file_without_a_header_whose_last_column_names_pictures_is_refused(tmp_path):
+    (tmp_path / "a.csv").write_text("with_mask,1,2,30,40,a.jpg\n")
+    with pytest.raises(AnnotationError) as caught:
+        read_csv(tmp_path / "a.csv", None)
+    assert str(caught.value) == (
+        f"{tmp_path / 'a.csv'}: the last column names pictures (a.jpg), the first does not; without "
+        "a header the picture comes first and the class last: add a line with the names of the "
+        "columns, or name them with COLUMNS"
+    )
+    columns = ["class", "x1", "y1", "x2", "y2", "filename"]
+    assert read_csv(tmp_path / "a.csv", None, columns=columns).class_names == ("with_mask",)

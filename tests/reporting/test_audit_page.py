@@ -105,7 +105,7 @@ def test_without_pictures_the_page_says_how_to_get_them(tmp_path):
     content = gather(audit_table(read(tmp_path, ROWS)), max_pictures=5, quiet=True)
     assert content.frames == {}
     assert "--images DIR does both" in content.absent[0]
-    assert "2 images are of unknown size" in content.absent[1]
+    assert "2 of the images are of unknown size" in content.absent[1]
     assert "missing_image" not in content.clean
     assert content.grid is None
 

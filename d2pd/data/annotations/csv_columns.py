@@ -126,6 +126,7 @@ def parse_table(
     needed = ("filename", *BOX_FIELDS[box_format], *(["class"] if needs_class else []))
     if names is None:
         found = _columns_without_header(cells.shape[1], needed, box_format, path)
+        _check_pictures_first(list(cells.iloc[0]), path)
     else:
         found = _columns_by_name(names, needed, box_format, path)
     if max(found.values()) >= cells.shape[1]:
@@ -175,6 +176,16 @@ def _columns_without_header(
             "without a header; name the columns of the file with COLUMNS"
         )
     return dict(zip(expected[:count], range(count), strict=True))
+
+
+def _check_pictures_first(first_row: Sequence[str], path: Path) -> None:
+    """Refuse labels without a header whose last column, not the first, names pictures."""
+    if IMAGE_SUFFIX.search(first_row[-1]) and not IMAGE_SUFFIX.search(first_row[0]):
+        raise AnnotationError(
+            f"{path}: the last column names pictures ({one_line(first_row[-1])}), the first does "
+            "not; without a header the picture comes first and the class last: add a line with the "
+            "names of the columns, or name them with COLUMNS"
+        )
 
 
 def _columns_by_name(

@@ -128,7 +128,7 @@ RULES: dict[str, Rule] = {
     ),
     "unreadable_image": Rule(
         "error",
-        "an image that cannot be decoded, or is cut short or damaged",
+        "an image that cannot be decoded, or is cut short",
         "the training stops when it comes to it, maybe hours later; half an image that does "
         "decode is learned as grey",
         "the training stops when it comes to it, maybe hours later; half an image that does "

@@ -88,7 +88,8 @@ def _facts(audit: Audit) -> Iterator[tuple[str, str]]:
     elif len(different):
         low, high = different.min(axis=0), different.max(axis=0)
         yield "image size", f"{len(different)} sizes, {low[0]:g} to {high[0]:g} px wide"
-    yield "box format", table.box_format
+    if table.format == "csv":
+        yield "box format", table.box_format
     yield "least side", f"{audit.conditions['min_box_size']:g} px"
     if audit.conditions.get("images") is not None:
         yield "images", str(audit.conditions["images"])
@@ -104,7 +105,7 @@ def _absent(audit: Audit) -> Iterator[str]:
     num_unknown = int(((table.heights <= 0) | (table.widths <= 0)).sum())
     if num_unknown:
         yield (
-            f"{num_unknown:,} images are of unknown size: whether their boxes reach beyond the "
+            f"{num_unknown:,} of the images are of unknown size: whether their boxes reach beyond the "
             "right or the bottom is not known."
         )
 
