@@ -105,8 +105,8 @@ def _absent(audit: Audit) -> Iterator[str]:
     num_unknown = int(((table.heights <= 0) | (table.widths <= 0)).sum())
     if num_unknown:
         yield (
-            f"{num_unknown:,} of the images are of unknown size: whether their boxes reach beyond the "
-            "right or the bottom is not known."
+            f"{num_unknown:,} of the images are of unknown size: whether their boxes reach beyond "
+            "the right or the bottom is not known."
         )
 
 
