@@ -80,6 +80,7 @@ PURE = (
     "d2pd.evaluation.comparison",
     "d2pd.evaluation.comparison_text",
     "d2pd.evaluation.result_files",
+    "d2pd.printable",
     "d2pd.reporting.audit_page",
     "d2pd.reporting.camera_pictures",
     "d2pd.reporting.cells",

@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from d2pd import __version__
 from d2pd.cli.data_commands import add_data_commands
 from d2pd.cli.run_commands import add_run_commands
-from d2pd.errors import RunInterrupted, UserError
+from d2pd.errors import AnnotationError, MissingFileError, RunInterrupted, UserError
+from d2pd.printable import printable
 
 USER_ERROR = 2
 INTERRUPTED = 130
@@ -80,7 +81,7 @@ def _guarded(command: Callable[[], int], after_interrupt: str = "") -> int:
         code = command()
         sys.stdout.flush()
     except UserError as error:
-        print(f"d2pd: {error}", file=sys.stderr)
+        print(f"d2pd: {_message(error)}", file=sys.stderr)
         return USER_ERROR
     except RunInterrupted as stop:
         print(f"d2pd: {stop}", file=sys.stderr)
@@ -97,6 +98,13 @@ def _guarded(command: Callable[[], int], after_interrupt: str = "") -> int:
         print(f"d2pd: interrupted{after_interrupt}", file=sys.stderr)
         return INTERRUPTED
     return code
+
+
+def _message(error: UserError) -> str:
+    """Return what happened; what a name in a file would do to the terminal, is told as code."""
+    text = str(error)
+    lines = [text] if isinstance(error, AnnotationError | MissingFileError) else text.split("\n")
+    return "\n".join(map(printable, lines))
 
 
 def _parser() -> argparse.ArgumentParser:

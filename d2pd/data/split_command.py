@@ -13,6 +13,7 @@ from d2pd.data.label_table.table import LabelTable
 from d2pd.errors import AnnotationError, ConfigError, UserError
 from d2pd.markdown_table import markdown_table
 from d2pd.output_files import check_outputs
+from d2pd.printable import printable
 
 
 def main(args: argparse.Namespace) -> int:
@@ -123,4 +124,4 @@ def _count_videos(table: LabelTable, fold_of_row: np.ndarray, num_folds: int) ->
 
 
 def _cell(name: str) -> str:
-    return " ".join(name.replace("|", "/").split())
+    return printable(" ".join(name.replace("|", "/").split()))

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from d2pd.evaluation.comparison import Comparison, MethodResult, SubsetResult
 from d2pd.evaluation.subsets import Setting
+from d2pd.printable import printable
 
 WIDTH = 100
 """Characters of a line; a table that is wider goes on below."""
@@ -21,13 +22,6 @@ def format_comparison(comparison: Comparison) -> str:
     A name that is too long for that makes its lines longer.
     """
     return "\n".join(_lines(comparison))
-
-
-def printable(text: str) -> str:
-    """Write what would break a line, colour a terminal or fit no encoding as its code."""
-    return "".join(
-        sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text
-    )
 
 
 def _lines(comparison: Comparison) -> Iterator[str]:

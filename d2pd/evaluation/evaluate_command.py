@@ -19,11 +19,12 @@ from d2pd.data.annotations.any_format import NamedLabels, read_any_labels
 from d2pd.errors import ConfigError
 from d2pd.evaluation.arrays import DetectionArrays, LabelArrays, label_arrays
 from d2pd.evaluation.comparison import Comparison, as_plain_data, compare, with_images
-from d2pd.evaluation.comparison_text import format_comparison, printable
+from d2pd.evaluation.comparison_text import format_comparison
 from d2pd.evaluation.result_files.result_file import read_result_file
 from d2pd.evaluation.subsets import KAIST, Protocol
 from d2pd.json_file import write_json
 from d2pd.output_files import check_outputs, real_path
+from d2pd.printable import printable
 
 KEY = re.compile(r"[A-Z_]+(\.[A-Za-z0-9_]+)+")
 """Of a configuration, such as MISS_RATE.MODE."""

@@ -7,7 +7,7 @@ import numpy as np
 
 from d2pd.data.audit.findings import Audit
 from d2pd.data.audit.rules import RULES
-from d2pd.evaluation.comparison_text import printable
+from d2pd.printable import printable
 
 WIDTH = 100
 """Characters of a line of explanation; findings are not wrapped."""

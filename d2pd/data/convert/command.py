@@ -14,6 +14,7 @@ from d2pd.data.convert.target import Converted, is_region
 from d2pd.errors import AnnotationError, ConfigError
 from d2pd.json_file import write_json
 from d2pd.output_files import check_outputs, real_path, write_file
+from d2pd.printable import printable
 
 TARGETS: Mapping[str, Callable[[Labels], Converted]] = {
     "kaist": to_kaist,
@@ -77,10 +78,9 @@ def _summary(source: Source, converted: Converted, args: argparse.Namespace) -> 
         f"written as {args.to}: {args.output}, {converted.num_boxes} boxes",
     ]
     lost = source.lost + converted.lost + _new_class_ids(source, converted)
-    if not lost:
-        return "\n".join([*lines, "nothing is lost"])
-    lines.append(f"what {args.to} does not say:")
-    return "\n".join([*lines, *(f"{count:9d}  {what}" for what, count in lost.items())])
+    lines.append(f"what {args.to} does not say:" if lost else "nothing is lost")
+    lines += [f"{count:9d}  {what}" for what, count in lost.items()]
+    return "\n".join(map(printable, lines))
 
 
 def _new_class_ids(source: Source, converted: Converted) -> Counter[str]:

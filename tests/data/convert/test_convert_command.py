@@ -249,3 +249,21 @@ def test_no_torch_is_loaded(tree, tmp_path):
     )
 
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_names_do_not_reach_the_terminal_as_commands(tmp_path, capsys):
+    content = {
+        "images": [{"id": 0, "file_name": "a.jpg"}],
+        "annotations": [{"id": 0, "image_id": 0, "category_id": 1, "bbox": [1, 2, 3, 4]}],
+        "categories": [{"id": 1, "name": "\x1b[2Jq"}],
+    }
+    source = tmp_path / "a.json"
+    source.write_text(json.dumps(content))
+    target = tmp_path / "b.csv"
+    assert r"classes \x1b[2Jq, " in convert(capsys, source, "--to", "csv", "--output", target)[1]
+
+    content["categories"][0]["id"] = "c\n\x1b[2J"
+    source.write_text(json.dumps(content))
+    code, _, err = convert(capsys, source, "--to", "coco", "--output", tmp_path / "c.json")
+    assert (code, err.count("\n")) == (2, 1)
+    assert r"among the categories (c\n\x1b[2J " in err
