@@ -176,3 +176,9 @@ def test_a_folder_that_may_not_be_listed_is_named(tmp_path):
 
     with pytest.raises(MissingFileError, match="closed: cannot be listed"):
         list(list_files(tmp_path))
+
+
+def test_a_version_of_more_digits_than_python_reads_is_told(write):
+    path = write("% bbGt version=" + 5000 * "9" + "\n")
+    with pytest.raises(AnnotationError, match="line 1: bbGt version 9{40};"):
+        read_bbgt(path)

@@ -148,3 +148,10 @@ def test_files_outside_are_never_read(write, tmp_path):
 
     with pytest.raises(AnnotationError, match="DOCTYPE"):
         read_kaist_xml(tmp_path)
+
+
+@pytest.mark.parametrize("digits", [10, 5000])
+def test_sizes_beyond_all_pictures_are_told(digits, write):
+    path = write(xml(head=f"<size><height>512</height><width>{digits * '9'}</width></size>"))
+    with pytest.raises(AnnotationError, match="whole numbers of pixels, got 512 and 9{10,80}$"):
+        read_kaist_xml(path)

@@ -43,9 +43,9 @@ def _read_frame(path: Path, name: str) -> Frame:
             f"{path}, line {first}: expected '% bbGt version=3', got {start[:40]!r}; if the folder "
             "holds other texts too, name the one with set00, set01, ... alone"
         )
-    if int(header[1]) != 3:
+    if header[1] != "3":
         raise AnnotationError(
-            f"{path}, line {first}: bbGt version {header[1]}; version 3 is what KAIST has and "
+            f"{path}, line {first}: bbGt version {header[1][:40]}; version 3 is what KAIST has and "
             "what can be read: save the labels as such"
         )
     objects = [_object(line.split(), path, number) for number, line in rows]

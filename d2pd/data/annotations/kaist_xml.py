@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from d2pd.data.annotations.label_tree import Frame, FrameObject, is_kaist_frame, read_tree
-from d2pd.data.annotations.labels import Labels, PathLike, read_label_file
+from d2pd.data.annotations.labels import LONGEST_SHOWN, Labels, PathLike, read_label_file
 from d2pd.errors import AnnotationError
 
 SIZED_BOX = ("x", "y", "w", "h")
@@ -16,6 +16,10 @@ READ = ("name", "bndbox", "occlusion", "difficult")
 
 NOTHING_SPECIAL = ("", "0", "unknown", "unspecified")
 """What the other parts hold where they say nothing: ``pose`` unknown, ``truncated`` 0."""
+
+
+MOST_DIGITS = 9
+"""Of a height or width; see ``labels.FARTHEST``."""
 
 
 class _PlainTree(ET.TreeBuilder):
@@ -79,10 +83,10 @@ def _parse(path: Path) -> ET.Element:
 
 def _size(root: ET.Element, path: Path) -> tuple[int, int] | None:
     cells = [(root.findtext(f"size/{side}") or "0").strip() for side in ("height", "width")]
-    if not all(cell.isascii() and cell.isdigit() for cell in cells):
+    if not all(cell.isascii() and cell.isdigit() and len(cell) <= MOST_DIGITS for cell in cells):
         raise AnnotationError(
             f"{path}: height and width in <size> must be whole numbers of pixels, got "
-            f"{' and '.join(cells)}"
+            f"{' and '.join(cell[:LONGEST_SHOWN] for cell in cells)}"
         )
     height, width = map(int, cells)
     return (height, width) if height and width else None

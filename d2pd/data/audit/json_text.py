@@ -1,11 +1,12 @@
 """The text of a JSON label file, in which single rows can be changed and all else stays."""
 
 import json
+import math
 import re
 from collections.abc import Container, Iterator, Mapping
 from decimal import Decimal
 
-from d2pd.data.audit.spelled_box import SpelledBox, spell
+from d2pd.data.audit.spelled_box import SpelledBox, exact, spell
 
 LISTS = {"image": "images", "annotation": "annotations"}
 """The list that a place counts in."""
@@ -167,7 +168,9 @@ def _sizes(box: SpelledBox) -> dict[str, Decimal]:
 
 
 def _says(text: str, size: Decimal) -> bool:
-    return bool(_NUMBER.match(text)) and abs(Decimal(text) - size) <= ROUNDING * size
+    if not _NUMBER.match(text) or not math.isfinite(float(text)):
+        return False
+    return abs(exact(text) - size) <= ROUNDING * size
 
 
 def _replace(text: str, new_texts: Mapping[Span, str]) -> str:

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 
 Texts = tuple[str, str, str, str]
 
@@ -28,7 +28,7 @@ class SpelledBox:
     @property
     def sizes(self) -> tuple[Decimal, Decimal]:
         """Width and height in pixels, exact."""
-        a, b, c, d = map(Decimal, self.texts)
+        a, b, c, d = map(exact, self.texts)
         return (c, d) if self.is_xywh else (c - a, d - b)
 
     def clipped(self, height: float, width: float) -> "SpelledBox":
@@ -45,8 +45,8 @@ class SpelledBox:
         return SpelledBox((left, top, right, bottom), self.is_xywh)
 
     def _clip_axis(self, start: str, end: str, limit: float) -> tuple[str, str]:
-        low = Decimal(start)
-        high = Decimal(end) + low if self.is_xywh else Decimal(end)
+        low = exact(start)
+        high = exact(end) + low if self.is_xywh else exact(end)
         zero, border = Decimal(0), Decimal(limit)
         new_low, new_high = (min(max(value, zero), border) for value in (low, high))
         if (new_low, new_high) == (low, high):
@@ -57,6 +57,14 @@ class SpelledBox:
             start if new_low == low else spell(new_low, start),
             end if is_same_end else spell(new_end, end),
         )
+
+
+def exact(text: str) -> Decimal:
+    """Return a finite number as it is written."""
+    try:
+        return Decimal(text)
+    except InvalidOperation:  # 1e-9999999999999999999: 0 to readers, and too small for Decimal
+        return Decimal(float(text))
 
 
 def spell(value: Decimal, like: str) -> str:

@@ -140,3 +140,11 @@ def test_cutting_gives_the_corners_that_readers_would_cut_to_and_twice_is_once(t
     expected = [min(max(v, 0), limit) for v, limit in zip(box.corners, (640, 512) * 2, strict=True)]
     assert clipped.corners == pytest.approx(expected, abs=1e-9)
     assert clipped.clipped(height=512, width=640).corners == clipped.corners
+
+
+def test_exponents_that_decimals_lack_say_something_else():
+    row = '{"bbox": [1e-9999999999999999999, -5, 3, 40], "width": 1e9999999999999999999, "area": 7}'
+    text = JsonText(f'{{"images": [], "annotations": [{row}]}}')
+    clipped = text.box(0).clipped(50, 2)
+    assert clipped.texts == ("1e-9999999999999999999", "0", "2", "35")
+    assert text.with_box(0, clipped) == row.replace("-5, 3, 40", "0, 2, 35")
