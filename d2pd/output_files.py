@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from d2pd.atomic_file import atomic_file
+from d2pd.atomic_file import atomic_file, partial_path
 from d2pd.errors import ConfigError, UserError
 
 
@@ -21,8 +21,9 @@ def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
     for path in outputs:
         if path.exists() and not path.is_file():
             raise ConfigError(f"{path}: this is no file that could be replaced; name another")
-        if any(_is_same(path, other) for other in inputs):
-            raise ConfigError(f"{path}: this is one of the files to read; write to another")
+        for other in inputs:  # what lies where a file is until it is whole would go too
+            if _is_same(path, other) or _is_same(partial_path(path), other):
+                raise ConfigError(f"{path}: this is one of the files to read; write to another")
         folder = next(parent for parent in path.absolute().parents if parent.exists())
         if not folder.is_dir():
             raise ConfigError(f"{path}: {folder} is a file, not a folder; write to another")

@@ -19,6 +19,8 @@ DAYTIMES: dict[str, str] = {
 }
 """KAIST's set -> ``day`` or ``night``."""
 
+SEEDS = 2**32
+
 UNKNOWN_DAYTIME = ""
 
 
@@ -39,11 +41,14 @@ def assign_folds(
         (I,) int64, fold of each image, 0..``num_folds`` - 1; each fold holds an image.
 
     Raises:
-        ConfigError: If there are fewer than two folds, or fewer videos or images than folds.
+        ConfigError: If there are fewer than two folds, fewer videos or images than folds, or the
+            seed is none of scikit-learn's.
         AnnotationError: If ``by`` is ``video`` and the names tell of one video alone.
     """
     if num_folds < 2:
         raise ConfigError(f"--folds {num_folds} leaves nothing to train on; give 2 or more")
+    if not 0 <= seed < SEEDS:
+        raise ConfigError(f"--seed {seed}: scikit-learn takes seeds from 0 to {SEEDS - 1}")
     groups = _groups(table, by)
     number = len(np.unique(groups))
     if number < num_folds:

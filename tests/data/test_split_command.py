@@ -153,3 +153,16 @@ def test_neither_torch_nor_an_engine_is_loaded(labels):
         [sys.executable, "-c", code, *map(str, words)], cwd=ROOT, capture_output=True, text=True
     )
     assert done.stderr == "[]\n"
+
+
+def test_a_seed_beyond_those_of_scikit_learn_is_told(labels, capsys):
+    assert split(labels, "--folds", "2", "--seed", str(2**32)) == 2
+    assert "takes seeds from 0 to 4294967295" in capsys.readouterr().err
+
+
+def test_names_do_not_reach_the_terminal_as_commands(labels, capsys):
+    content = json.loads(labels.read_text())
+    content["categories"] = [{"id": 1, "name": "person"}, {"id": 2, "name": "\x1b[2Jq\x07"}]
+    labels.write_text(json.dumps(content))
+    assert split(labels, "--folds", "2", "--classes", "person", "\x1b[2Jq\x07") == 0
+    assert r"\x1b[2Jq\x07" in capsys.readouterr().out

@@ -87,9 +87,9 @@ def check_target(annotations: Path, target: Path, *, force: bool) -> None:
         ConfigError: If the copy, or its list of changes, would lie over the label file, by whatever
             path or link, over a folder, or over a file without ``force``.
     """
-    files = (target, changes_path(target))
-    check_outputs(files, [annotations])
-    for path in files:
+    check_outputs([target], [annotations])  # first: only a file has a name to add to
+    check_outputs([changes_path(target)], [annotations])
+    for path in (target, changes_path(target)):
         if os.path.lexists(path) and not force:
             raise ConfigError(f"--write-clean: {path} exists; name another file, or add --force")
 

@@ -211,3 +211,17 @@ def test_the_images_listed_twice_are_known(kaist):
 def test_face_mask_photos_have_no_findings(shared_data, part, capsys):
     assert audit(shared_data / "face_mask" / part / "_annotations.csv") == 0
     assert "nothing found" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("target", ["", "/", ".."])
+def test_a_clean_copy_needs_a_name(labels, target, capsys):
+    assert audit(labels, "--write-clean", target) == 2
+    assert "no file that could be replaced" in capsys.readouterr().err
+
+
+def test_labels_where_a_copy_lies_until_it_is_whole_stay(tmp_path, capsys):
+    path = tmp_path / ".clean.csv.part"
+    path.write_text(FAULTY)
+    assert audit(path, "--write-clean", tmp_path / "clean.csv") == 2
+    assert "one of the files to read" in capsys.readouterr().err
+    assert path.read_text() == FAULTY
