@@ -86,18 +86,19 @@ def measure_outliers(table: LabelTable) -> list[Outlier]:
     log_width, log_height = (np.full(len(boxes), np.nan) for _ in range(2))
     log_width[is_object] = np.log(boxes[is_object, 2] - boxes[is_object, 0])
     log_height[is_object] = np.log(boxes[is_object, 3] - boxes[is_object, 1])
+    members = _by_class(table.categories, np.flatnonzero(is_object))
     numbers = {"outlier_area": log_width + log_height, "outlier_aspect": log_width - log_height}
     found: list[Outlier] = []
     for rule, logs in numbers.items():
-        of_rule = [
-            outlier
-            for category in range(len(table.class_names))
-            for outlier in _outliers(
-                rule, logs, np.flatnonzero(is_object & (table.categories == category))
-            )
-        ]
+        of_rule = [outlier for of_class in members for outlier in _outliers(rule, logs, of_class)]
         found += sorted(of_rule, key=lambda outlier: outlier.index)
     return found
+
+
+def _by_class(categories: np.ndarray, indices: np.ndarray) -> list[np.ndarray]:
+    """Divide (M,) indices of boxes by their class, each part ascending."""
+    ordered = indices[np.argsort(categories[indices], kind="stable")]
+    return np.split(ordered, np.flatnonzero(np.diff(categories[ordered])) + 1)
 
 
 def _outliers(rule: str, logs: np.ndarray, members: np.ndarray) -> Iterator[Outlier]:
