@@ -1,5 +1,6 @@
 """Files of ``d2pd split``: the fold of each image, for cross-validation."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -129,6 +130,17 @@ class FoldPart:
             ConfigError: Likewise.
         """
         self._read()
+
+    def digest(self) -> str:
+        """Return what tells whether the images lie in other folds: the path does not.
+
+        Raises:
+            MissingFileError: As for ``select``; so for the others.
+            AnnotationError: Likewise.
+            ConfigError: Likewise.
+        """
+        folds = json.dumps(sorted(self._read().fold_of_image.items()))
+        return hashlib.sha256(folds.encode(errors="backslashreplace")).hexdigest()[:12]
 
     def _read(self) -> Folds:
         folds = read_folds(self.path)

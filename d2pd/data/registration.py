@@ -164,6 +164,16 @@ def sources_of_config(cfg: CfgNode) -> dict[str, DatasetSource]:
     }
 
 
+def folds_in_use(cfg: CfgNode) -> dict[str, FoldPart]:
+    """Return what the datasets of a run, by name, take of files of folds; others have no entry."""
+    used = {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST, *cfg.DATASETS.FINAL_TEST}
+    return {
+        name: source.fold_part
+        for name, source in sources_of_config(cfg).items()
+        if name in used and source.fold_part is not None
+    }
+
+
 def dataset_root(cfg: CfgNode) -> Path:
     """Give the folder that relative paths of datasets start from."""
     return Path(cfg.DATASETS.ROOT or os.environ.get("D2PD_DATASETS") or "datasets").expanduser()

@@ -30,8 +30,9 @@ results = {"bbox": {"AP": 10.0 * fold + seed, "AP50": 80.0}, "MR": {}}
 """
 
 
-def write_folds(path, num_folds=3, seed=0):
-    Folds("labels.csv", 3, 3, num_folds, "image", False, seed, {"a": 0, "b": 1, "c": 2}).write(path)
+def write_folds(path, num_folds=3, folds=(0, 1, 2)):
+    images = dict(zip("abc", folds, strict=True))
+    Folds("labels.csv", 3, 3, num_folds, "image", False, 0, images).write(path)
 
 
 @pytest.fixture
@@ -113,7 +114,7 @@ def test_all_folds_are_run_and_none_again(toy, capsys):
 
 def test_runs_on_other_folds_in_a_file_of_the_same_name_are_not_taken_for_these(toy, capsys):
     ablate(toy, "--folds", "1")
-    write_folds(toy / "folds.json", seed=1)
+    write_folds(toy / "folds.json", folds=(1, 0, 2))
     ablate(toy, "--folds", "1")
     said = capsys.readouterr().out
     assert "holds a run of another configuration (DATASETS.REGISTER.cv_train.FOLDS, its " in said

@@ -259,6 +259,13 @@ def test_another_fold_is_refused_since_it_would_be_tested_on_what_it_has_learnt(
     )
 
 
+def test_images_that_moved_to_other_folds_are_refused_too(run):
+    before, after = ({**run, "folds": {"cv": digest}} for digest in ("a1", "b2"))
+    check_same_run(before, before, "a.pth")
+    with pytest.raises(WeightsError, match=r'tested on \(folds of cv: "a1" -> "b2"\)'):
+        check_same_run(before, after, "a.pth")
+
+
 @pytest.mark.parametrize(
     "saved", [None, {}, {"config": 5}, {"config": ["a"]}, {"classes": ["x"], "config": "text"}]
 )

@@ -1,6 +1,5 @@
 """What is to be run: each configuration on each fold with each seed, in a folder of its own."""
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -14,7 +13,7 @@ from d2pd.config import load_config
 from d2pd.config_keys import default_config
 from d2pd.config_words import check_words, flatten, one_line
 from d2pd.d2 import CfgNode
-from d2pd.data.registration import sources_of_config
+from d2pd.data.registration import folds_in_use
 from d2pd.errors import ConfigError, MissingFileError
 from d2pd.json_file import strict
 
@@ -159,23 +158,14 @@ def _runs_of(
 
 def _digests_of_folds(cfg: CfgNode, file: Path, *, is_needed: bool) -> dict[str, str]:
     """Return what tells whether a file of folds is another one: its path does not."""
-    used = {*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST, *cfg.DATASETS.FINAL_TEST}
-    parts = {
-        name: source.fold_part
-        for name, source in sources_of_config(cfg).items()
-        if name in used and source.fold_part is not None
-    }
+    parts = folds_in_use(cfg)
     if is_needed and not parts:
         raise ConfigError(
             f"{file}: --folds would run the same each time: no dataset of DATASETS.TRAIN or TEST "
             "has FOLDS; add the file of d2pd split to DATASETS.REGISTER.<name>"
         )
-    for part in parts.values():
-        part.check()
     return {
-        f"DATASETS.REGISTER.{name}.FOLDS, its content": hashlib.sha256(
-            part.path.read_bytes()
-        ).hexdigest()[:12]
+        f"DATASETS.REGISTER.{name}.FOLDS, its content": part.digest()
         for name, part in parts.items()
     }
 

@@ -17,6 +17,7 @@ import torchvision
 from d2pd import __version__
 from d2pd.config_words import flatten
 from d2pd.d2 import ENGINE, CfgNode, MetadataCatalog, comm
+from d2pd.data.registration import folds_in_use
 from d2pd.errors import WeightsError
 
 logger = logging.getLogger(__name__)
@@ -51,6 +52,9 @@ VERDICTS: tuple[tuple[str, str], ...] = (
 )
 """What another value of a key means; the first pattern that fits decides."""
 
+FOLDS_OF = "folds of "
+"""Before the name of a dataset; another digest means that images moved to other folds."""
+
 _ABSENT = "(not there)"
 _LONGEST = 120  # letters of a value in a message
 
@@ -83,6 +87,7 @@ def describe_run(cfg: CfgNode, records: Sequence[Record]) -> dict[str, Any]:
         "classes": list(MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).thing_classes),
         "labels": digest_labels(records),
         "num_images": len(records),
+        "folds": {name: part.digest() for name, part in folds_in_use(cfg).items()},
         "engine": ENGINE,
         "versions": {
             "d2pd": __version__,
@@ -178,7 +183,7 @@ def check_same_run(
     differences = compare_runs(saved, current)
     if differences.refused:
         told = "; ".join(differences.refused)
-        if any(line.startswith("DATASETS.FOLD:") for line in differences.refused):
+        if any(line.startswith(("DATASETS.FOLD:", FOLDS_OF)) for line in differences.refused):
             raise WeightsError(
                 f"cannot resume: {source} has learnt from images that it would be tested on "
                 f"({told}): resume with the fold of the run, or start a new run in another "
@@ -224,7 +229,7 @@ def _exactness(current: Mapping[str, Any]) -> str:
 
 
 def _verdict(name: str) -> str:
-    if name == "classes":
+    if name == "classes" or name.startswith(FOLDS_OF):
         return REFUSED
     return next(verdict for pattern, verdict in VERDICTS if fnmatchcase(name, pattern))
 
@@ -235,11 +240,13 @@ def _values(run: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _entries(run: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    config, versions = run.get("config"), run.get("versions")
+    config, versions, folds = (run.get(key) for key in ("config", "versions", "folds"))
     for key, text in config.items() if isinstance(config, Mapping) else ():
         yield " ".join(str(key).split()), _parsed(text)
     for key, version in versions.items() if isinstance(versions, Mapping) else ():
         yield f"{' '.join(str(key).split())} version", version
+    for key, digest in folds.items() if isinstance(folds, Mapping) else ():
+        yield f"{FOLDS_OF}{' '.join(str(key).split())}", digest
     yield "classes", run.get("classes", _ABSENT)
     yield "training labels", run.get("labels", _ABSENT)
     yield "training images", run.get("num_images", _ABSENT)
