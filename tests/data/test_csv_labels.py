@@ -393,8 +393,8 @@ def test_a_file_without_a_header_whose_last_column_names_pictures_is_refused(tmp
         read_csv(tmp_path / "a.csv", None)
     assert str(caught.value) == (
         f"{tmp_path / 'a.csv'}: the last column names pictures (a.jpg), the first does not; "
-        "without a header the picture comes first and the class last: add a line with the names of the "
-        "columns, or name them with COLUMNS"
+        "without a header the picture comes first and the class last: add a line with the names of "
+        "the columns, or name them with COLUMNS"
     )
     columns = ["class", "x1", "y1", "x2", "y2", "filename"]
     assert read_csv(tmp_path / "a.csv", None, columns=columns).class_names == ("with_mask",)

@@ -83,6 +83,13 @@ class Audit:
         found = Counter(finding.rule for finding in self.findings if finding.is_region)
         return {rule: found[rule] for rule in RULES if found[rule]}
 
+    @property
+    def rows_are(self) -> str:
+        """Say what the rows of findings count."""
+        if self.table.format == "csv":
+            return "a row is a line of the file, from 1"
+        return "a row counts the file's annotations for a box, its images for an image, from 0"
+
     def of_rule(self, rule: str) -> list[Finding]:
         """Return the findings of one rule, in order."""
         return [finding for finding in self.findings if finding.rule == rule]
@@ -95,6 +102,7 @@ class Audit:
             "conditions": dict(self.conditions),
             "images": self.table.num_images,
             "boxes": self.table.num_boxes,
+            "rows": self.rows_are,
             "counts": self.counts,
             "regions": self.regions,
             "rules": {

@@ -43,6 +43,8 @@ def _lines(audit: Audit, where_all: str) -> Iterator[str]:
     else:
         yield "nothing found"
     yield from _not_looked_at(audit)
+    if found:
+        yield f"\nfirst findings; {audit.rows_are}"
     for rule in found:
         yield from _first_findings(audit, rule, where_all)
 

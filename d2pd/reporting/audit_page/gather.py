@@ -48,7 +48,7 @@ def gather(
         rules=[_rule_part(audit, rule, drawn[rule]) for rule in found],
         clean=[rule for rule in _looked_for(audit) if rule not in found],
         findings=[_cells(finding) for finding in audit.findings[:MOST_LISTED]],
-        findings_note=_findings_note(len(audit.findings)),
+        findings_note=_findings_note(audit),
         frames=cards.frames,
         footer=f"Written by d2pd {__version__} on {datetime.now():%Y-%m-%d %H:%M}.",
     )
@@ -137,7 +137,9 @@ def _cells(finding: Finding) -> tuple[str, ...]:
     return finding.rule, finding.image or "", row, category, box, finding.message
 
 
-def _findings_note(count: int) -> str:
-    if count <= MOST_LISTED:
-        return "These are all; audit.json holds them too."
-    return f"The first {MOST_LISTED} of {count:,}; audit.json holds all."
+def _findings_note(audit: Audit) -> str:
+    count = len(audit.findings)
+    which = "These are all; audit.json holds them too"
+    if count > MOST_LISTED:
+        which = f"The first {MOST_LISTED} of {count:,}; audit.json holds all"
+    return f"{which}: {audit.rows_are}."

@@ -1,6 +1,7 @@
 """What the terminal shows, and what ``audit.json`` holds."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -137,3 +138,19 @@ def test_boxes_are_counted_by_class_so_that_a_misspelt_one_shows(tmp_path):
     assert "boxes by class: mask 2, msk 1 " in told
     assert "--classes" in told
     assert "--classes" not in summarise(Audit(table, [], {"classes": ["mask", "msk"]}), "")
+
+
+@pytest.mark.parametrize(
+    ("format", "told"),
+    [
+        ("csv", "a row is a line of the file, from 1"),
+        (
+            "kaist",
+            "a row counts the file's annotations for a box, its images for an image, from 0",
+        ),
+    ],
+)
+def test_what_a_row_counts_is_said(audit, format, told):
+    audit = replace(audit, table=replace(audit.table, format=format))
+    assert f"first findings; {told}" in summarise(audit, "all.json").splitlines()
+    assert audit.as_json()["rows"] == told
