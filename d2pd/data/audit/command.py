@@ -62,11 +62,13 @@ def _check(args: argparse.Namespace) -> None:
         raise ConfigError("--weights adds to DIR/suspicious.csv: name the folder with --out DIR")
     names = (AUDIT_FILE, PAGE_FILE, SUSPICIOUS_FILE) if args.out else ()
     outputs = [args.out / name for name in names]
-    check_outputs(outputs, [args.annotations])
+    others = [Path(file) for file in (args.weights, args.config_file) if file]
+    check_outputs(outputs, [args.annotations, *others])
     if args.write_clean:
         from d2pd.data.audit.clean_copy import check_target
 
         check_target(args.annotations, args.write_clean, force=args.force)
+        check_outputs([args.write_clean], others)
         if real_path(args.write_clean) in map(real_path, outputs):
             raise ConfigError(f"{args.write_clean} is written by --out too; name another file")
 

@@ -225,3 +225,14 @@ def test_labels_where_a_copy_lies_until_it_is_whole_stay(tmp_path, capsys):
     assert audit(path, "--write-clean", tmp_path / "clean.csv") == 2
     assert "one of the files to read" in capsys.readouterr().err
     assert path.read_text() == FAULTY
+
+
+def test_a_clean_copy_never_lies_over_the_checkpoint_or_the_configuration(labels, tmp_path, capsys):
+    checkpoint, config = tmp_path / "m.pth", tmp_path / "c.yaml"
+    checkpoint.write_bytes(b"weights")
+    config.write_text("SEED: 1\n")
+    words = ["--weights", str(checkpoint), "--config-file", str(config), "--force"]
+    words += ["--out", str(tmp_path / "out"), "--write-clean", str(checkpoint)]
+    assert audit(labels, *words) == 2
+    assert "m.pth: this is one of the files to read; write to another" in capsys.readouterr().err
+    assert checkpoint.read_bytes() == b"weights"
