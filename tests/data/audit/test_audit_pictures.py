@@ -291,3 +291,51 @@ def test_real_pictures_are_whole_and_of_the_stated_size(shared_data):
     assert {finding.rule for finding in found.findings} == {"missing_image"}
     assert len(found.findings) == 2252 - 5
     assert np.unique(found.sizes, axis=0).tolist() == [[0, 0], [512, 640]]
+
+
+def plant_missing(files, rng):
+    for path in files:
+        path.unlink()
+    return "missing_image"
+
+
+def plant_one_camera(files, rng):
+    files[rng.integers(2)].unlink()
+    return "missing_modality"
+
+
+def plant_unreadable(files, rng):
+    path = files[rng.integers(2)]
+    whole = path.read_bytes()
+    path.write_bytes(
+        [b"", b"no picture", whole[: rng.integers(1, len(whole) - 1)]][rng.integers(3)]
+    )
+    return "unreadable_image"
+
+
+def plant_other_size(files, rng):
+    for path in files[: rng.integers(1, 3)]:
+        write_picture(path, size=(48 + int(rng.integers(1, 9)), 64))
+    return "size_mismatch"
+
+
+PLANTERS = (plant_missing, plant_one_camera, plant_unreadable, plant_other_size)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_faults_planted_in_pictures_are_all_found_and_nothing_else_is(tmp_path, seed):
+    rng = np.random.default_rng(seed)
+    names = [f"set00/V00{at % 3}/I{at:05}" for at in range(16)]
+    files = {
+        name: [
+            write_picture(tmp_path / f"{name.replace('/I', f'/{camera}/I')}.jpg")
+            for camera in ("visible", "lwir")
+        ]
+        for name in names
+    }
+    expected = set()
+    for at, name in enumerate(rng.permutation(names)[: rng.integers(4, 9)]):
+        expected.add((PLANTERS[at % 4](files[name], rng), str(name)))
+    found, _ = look(kaist_table(tmp_path, *names, height=48, width=64), tmp_path)
+    assert {one[:2] for one in found} == expected
+    assert len(found) == len(expected)
