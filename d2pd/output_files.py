@@ -29,6 +29,21 @@ def check_outputs(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
             raise ConfigError(f"{path}: {folder} is a file, not a folder; write to another")
 
 
+def check_free(outputs: Sequence[Path], *, force: bool) -> None:
+    """Refuse to replace files unasked.
+
+    Args:
+        outputs: Files to write.
+        force: Whether files there may be replaced.
+
+    Raises:
+        ConfigError: If one is there, a link to nowhere too.
+    """
+    for path in outputs:
+        if os.path.lexists(path) and not force:
+            raise ConfigError(f"{path} exists; name another file, or add --force to replace it")
+
+
 def write_file(path: Path, content: str | bytes) -> None:
     """Write a file, whole or not at all; folders are made.
 

@@ -93,6 +93,14 @@ def test_outside_kaist_the_file_says_its_name_and_size(write, tmp_path):
     assert not {"im_name", "height"} & (first.keys() | second.keys())
 
 
+def test_a_frame_of_kaist_has_the_size_that_its_file_states(write, tmp_path):
+    write(xml(head="<size><width>320</width><height>256</height></size>"))
+
+    (record,) = read_kaist_xml(tmp_path).records
+
+    assert (record["height"], record["width"]) == (256, 320)
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "latin-1"])
 def test_the_declared_encoding_counts(write, tmp_path, encoding):
     text = f'<?xml version="1.0" encoding="{encoding}"?>{xml(voc_object(name="é"))}'

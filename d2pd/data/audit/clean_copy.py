@@ -2,7 +2,6 @@
 
 import csv
 import io
-import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, fields
@@ -16,8 +15,8 @@ from d2pd.data.audit.findings import Finding
 from d2pd.data.audit.json_text import JsonText
 from d2pd.data.audit.stored_text import StoredText
 from d2pd.data.label_table.table import LabelTable
-from d2pd.errors import AnnotationError, ConfigError
-from d2pd.output_files import check_outputs, write_file
+from d2pd.errors import AnnotationError
+from d2pd.output_files import check_free, check_outputs, write_file
 
 
 @dataclass(frozen=True)
@@ -89,9 +88,7 @@ def check_target(annotations: Path, target: Path, *, force: bool) -> None:
     """
     check_outputs([target], [annotations])  # first: only a file has a name to add to
     check_outputs([changes_path(target)], [annotations])
-    for path in (target, changes_path(target)):
-        if os.path.lexists(path) and not force:
-            raise ConfigError(f"--write-clean: {path} exists; name another file, or add --force")
+    check_free([target, changes_path(target)], force=force)
 
 
 def write_clean_copy(

@@ -1,7 +1,6 @@
 """``d2pd convert``: labels of one format in another, and a count of what gets lost."""
 
 import argparse
-import os
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ from d2pd.data.convert.source import Source, read_source
 from d2pd.data.convert.target import Converted, is_region
 from d2pd.errors import AnnotationError, ConfigError
 from d2pd.json_file import write_json
-from d2pd.output_files import check_outputs, real_path, write_file
+from d2pd.output_files import check_free, check_outputs, real_path, write_file
 from d2pd.printable import printable
 
 TARGETS: Mapping[str, Callable[[Labels], Converted]] = {
@@ -56,10 +55,7 @@ def check_output(output: Path, source: Path, force: bool) -> None:
         raise ConfigError(
             f"{output}: this is inside {source}, whose labels are read; write to another folder"
         )
-    if os.path.lexists(output) and not force:
-        raise ConfigError(
-            f"{output}: there is such a file; name another, or add --force to replace it"
-        )
+    check_free([output], force=force)
 
 
 def _write(output: Path, converted: Converted) -> None:

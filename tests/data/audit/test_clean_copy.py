@@ -370,7 +370,7 @@ def test_over_another_file_only_when_asked(source, tmp_path, taken):
     with pytest.raises(ConfigError) as caught:
         clean(source, tmp_path / "b.csv")
     assert str(caught.value) == (
-        f"--write-clean: {tmp_path}/{taken} exists; name another file, or add --force"
+        f"{tmp_path}/{taken} exists; name another file, or add --force to replace it"
     )
     assert sorted(os.listdir(tmp_path)) == ["a.csv", taken]
     clean(source, tmp_path / "b.csv", force=True)

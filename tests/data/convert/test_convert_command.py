@@ -140,7 +140,7 @@ def test_nothing_is_written_over_unasked(tree, tmp_path, capsys):
 
     code, _, err = convert(capsys, tree, "--to", "kaist", "--output", target)
     assert (code, target.read_text()) == (2, "mine")
-    assert "there is such a file; name another, or add --force" in err
+    assert "exists; name another file, or add --force to replace it" in err
 
     assert convert(capsys, tree, "--to", "kaist", "--output", target, "--force")[0] == 0
     assert len(read_kaist_json(target, None).records) == 2
