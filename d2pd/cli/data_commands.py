@@ -85,6 +85,12 @@ def _add_label_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--box-format", choices=["xyxy", "xywh"], default="xyxy", help="of a CSV (%(default)s)"
     )
+    parser.add_argument(
+        "--columns",
+        nargs="+",
+        metavar="NAME",
+        help="of a CSV: its columns in order, such as class filename x1 y1 x2 y2 (its header)",
+    )
 
 
 def _add_audit(audit: argparse.ArgumentParser) -> None:

@@ -20,8 +20,8 @@ def main(args: argparse.Namespace) -> int:
     """Write the folds and print their table.
 
     Args:
-        args: ``annotations``, ``format``, ``classes``, ``box_format``, ``folds``, ``by``,
-            ``stratify``, ``seed`` and ``output``.
+        args: ``annotations``, ``format``, ``classes``, ``box_format``, ``columns``, ``folds``,
+            ``by``, ``stratify``, ``seed`` and ``output``.
 
     Returns:
         Exit code 0.
@@ -31,7 +31,11 @@ def main(args: argparse.Namespace) -> int:
     """
     check_outputs([args.output], [args.annotations])
     table = read_label_table(
-        args.annotations, args.format, classes=args.classes, box_format=args.box_format
+        args.annotations,
+        args.format,
+        classes=args.classes,
+        box_format=args.box_format,
+        columns=args.columns,
     )
     _check_readable(table)
     fold_of_row = assign_folds(

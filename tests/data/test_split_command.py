@@ -166,3 +166,11 @@ def test_names_do_not_reach_the_terminal_as_commands(labels, capsys):
     labels.write_text(json.dumps(content))
     assert split(labels, "--folds", "2", "--classes", "person", "\x1b[2Jq\x07") == 0
     assert r"\x1b[2Jq\x07" in capsys.readouterr().out
+
+
+def test_columns_of_a_csv_without_a_header_are_those_given(tmp_path, capsys):
+    labels = tmp_path / "a.csv"
+    labels.write_text("".join(f"dog,{at}.jpg,1,2,30,40\n" for at in range(4)))
+    columns = ["--columns", "class", "filename", "x1", "y1", "x2", "y2"]
+    assert split(labels, "--folds", "2", "--by", "image", *columns) == 0
+    assert set(read_folds(tmp_path / "f.json").fold_of_image) == {f"{at}.jpg" for at in range(4)}

@@ -1,8 +1,9 @@
 """Of what kind a label file is: its content tells, its name does not."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from d2pd.errors import AnnotationError
+from d2pd.errors import AnnotationError, ConfigError
 
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
@@ -39,3 +40,13 @@ def check_kind(content: bytes, path: Path, format: str) -> None:
             f"{path}: this looks like {kind}, not {said}; leave --format out, or name the other "
             "file"
         )
+
+
+def check_no_columns(columns: Sequence[str] | None, path: Path) -> None:
+    """Refuse names of columns for a file that is no CSV.
+
+    Raises:
+        ConfigError: If there are any.
+    """
+    if columns:
+        raise ConfigError(f"{path}: this is no CSV; leave --columns out")

@@ -142,7 +142,9 @@ def _document(table: LabelTable, stored: StoredText) -> JsonText | CsvText:
 
 
 def _layout(table: LabelTable, stored: StoredText) -> CsvLayout:
-    cells = parse_table(stored.encode(), table.path, table.box_format, None, needs_class=False)
+    cells = parse_table(
+        stored.encode(), table.path, table.box_format, table.columns, needs_class=False
+    )
     return CsvLayout(cells.separator, cells.columns, cells.has_header, table.box_format)
 
 

@@ -27,8 +27,8 @@ def main(args: argparse.Namespace) -> int:
     """Run the command.
 
     Args:
-        args: ``annotations``, ``format``, ``classes``, ``box_format``, ``images``, ``out``,
-            ``write_clean``, ``force``, ``min_box_size``, ``max_pictures``, ``config_file`` and
+        args: ``annotations``, ``format``, ``classes``, ``box_format``, ``columns``, ``images``,
+            ``out``, ``write_clean``, ``force``, ``min_box_size``, ``max_pictures``, ``config_file`` and
             ``weights``, as ``d2pd.cli`` parses them; None where not given.
 
     Returns:
@@ -76,7 +76,11 @@ def _check(args: argparse.Namespace) -> None:
 def _audit(args: argparse.Namespace) -> tuple[Audit, Paths]:
     """Return what was found, and the files of each image where pictures were looked at."""
     table = read_label_table(
-        args.annotations, args.format, classes=args.classes, box_format=args.box_format
+        args.annotations,
+        args.format,
+        classes=args.classes,
+        box_format=args.box_format,
+        columns=args.columns,
     )
     of_pictures: Sequence[Finding] = ()
     paths: Paths = ()
@@ -100,6 +104,7 @@ def _conditions(args: argparse.Namespace) -> dict[str, Any]:
         "images": None if args.images is None else str(args.images),
         "classes": args.classes,
         "box_format": args.box_format,
+        "columns": args.columns,
     }
 
 

@@ -26,7 +26,8 @@ def main(args: argparse.Namespace) -> int:
     """Read labels, write them in another format, and print what the target cannot say.
 
     Args:
-        args: ``input``, ``format``, ``classes``, ``box_format``, ``to``, ``output``, ``force``.
+        args: ``input``, ``format``, ``classes``, ``box_format``, ``columns``, ``to``, ``output``,
+            ``force``.
 
     Returns:
         Exit code 0.
@@ -35,7 +36,7 @@ def main(args: argparse.Namespace) -> int:
         UserError: If the labels cannot be read, or not be written there; nothing was written.
     """
     check_output(args.output, args.input, args.force)
-    source = read_source(args.input, args.format, args.classes, args.box_format)
+    source = read_source(args.input, args.format, args.classes, args.box_format, args.columns)
     if not source.labels.records:
         raise AnnotationError(f"{args.input}: there is no image in it; nothing can be converted")
     converted = TARGETS[args.to](source.labels)

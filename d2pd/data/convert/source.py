@@ -9,7 +9,7 @@ from typing import Any
 from d2pd.data.annotations import read_coco_json, read_csv, read_kaist_json
 from d2pd.data.annotations.bbgt import read_bbgt
 from d2pd.data.annotations.csv_columns import read_table
-from d2pd.data.annotations.file_kind import check_kind, kind_of
+from d2pd.data.annotations.file_kind import check_kind, check_no_columns, kind_of
 from d2pd.data.annotations.json_tables import JsonTables, read_tables
 from d2pd.data.annotations.kaist import PUBLISHED_CATEGORIES
 from d2pd.data.annotations.kaist_xml import read_kaist_xml
@@ -49,7 +49,11 @@ class Source:
 
 
 def read_source(
-    path: Path, format: str, classes: Sequence[str] | None, box_format: str = "xyxy"
+    path: Path,
+    format: str,
+    classes: Sequence[str] | None,
+    box_format: str = "xyxy",
+    columns: Sequence[str] | None = None,
 ) -> Source:
     """Read labels with all their classes, or those chosen.
 
@@ -58,12 +62,16 @@ def read_source(
         format: One of ``Source.format``, or ``auto`` to tell it from the content.
         classes: Names of class 0, 1, ...; None for all of the file.
         box_format: ``xyxy`` or ``xywh``, of a CSV.
+        columns: Names of the columns of a CSV in order, in place of its header.
 
     Raises:
+        ConfigError: If ``columns`` are given for another format.
         MissingFileError: If a file is not there, or may not be read.
         AnnotationError: If the content cannot be used; the message names the place.
     """
     format = tell_format(path) if format == "auto" else format
+    if format != "csv":
+        check_no_columns(columns, path)
     if format in ("bbgt", "xml"):
         labels = (read_bbgt if format == "bbgt" else read_kaist_xml)(path, class_names=classes)
         return Source(labels, format, lost=_extras(labels))
@@ -71,8 +79,8 @@ def read_source(
         raise AnnotationError(f"{path}: this is a folder; name the label file of format {format}")
     check_kind(read_label_file(path), path, format)
     if format == "csv":
-        labels = read_csv(path, None, class_names=classes, box_format=box_format)
-        return Source(labels, format, lost=_other_columns(path, box_format))
+        labels = read_csv(path, None, class_names=classes, box_format=box_format, columns=columns)
+        return Source(labels, format, lost=_other_columns(path, box_format, columns))
     return _read_json(path, format, classes)
 
 
@@ -156,8 +164,8 @@ def _has_own_area(row: Mapping[str, Any]) -> bool:
     return abs(size - area) > 1e-6 * max(1.0, abs(size))
 
 
-def _other_columns(path: Path, box_format: str) -> Counter[str]:
-    table = read_table(path, box_format, None, needs_class=False)
+def _other_columns(path: Path, box_format: str, columns: Sequence[str] | None) -> Counter[str]:
+    table = read_table(path, box_format, columns, needs_class=False)
     return +Counter(
         {"columns that hold no labels": table.cells.shape[1] - len(set(table.columns.values()))}
     )

@@ -18,7 +18,11 @@ from d2pd.data.label_table.table import UNKNOWN_CATEGORY, LabelTable, MalformedR
 
 
 def read_csv_rows(
-    content: bytes, path: Path, classes: Sequence[str] | None, box_format: str
+    content: bytes,
+    path: Path,
+    classes: Sequence[str] | None,
+    box_format: str,
+    columns: Sequence[str] | None,
 ) -> LabelTable:
     """Read a CSV.
 
@@ -28,13 +32,14 @@ def read_csv_rows(
         classes: Names of class 0, 1, ..., other words are unknown; None takes all words of the
             file.
         box_format: ``xyxy`` or ``xywh``.
+        columns: Names of the columns in order, in place of a header.
 
     Raises:
         ConfigError: If ``box_format`` is another word.
         AnnotationError: If the file cannot be split into lines, or a column is missing.
     """
     one_class = classes is not None and len(classes) == 1
-    table = parse_table(content, path, box_format, None, needs_class=not one_class)
+    table = parse_table(content, path, box_format, columns, needs_class=not one_class)
     rows = parse_rows(table, box_format)
     malformed, is_sound = _malformed(table, rows)
     names = table.text("filename").where(is_sound)
@@ -62,6 +67,7 @@ def read_csv_rows(
         occlusion=rows.occlusion[is_box],
         malformed=malformed,
         repeated=_repeated(table, image_of_row, first_rows, is_sound & ~rows.has_box),
+        columns=tuple(columns) if columns else None,
     )
 
 

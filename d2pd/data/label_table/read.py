@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from d2pd.data.annotations.file_kind import check_kind, kind_of
+from d2pd.data.annotations.file_kind import check_kind, check_no_columns, kind_of
 from d2pd.data.annotations.labels import PathLike, read_label_file
 from d2pd.data.label_table.csv_rows import read_csv_rows
 from d2pd.data.label_table.json_rows import read_json_rows
@@ -22,6 +22,7 @@ def read_label_table(
     *,
     classes: Sequence[str] | None = None,
     box_format: str = "xyxy",
+    columns: Sequence[str] | None = None,
 ) -> LabelTable:
     """Read a label file; rows that cannot be read are listed, not fatal.
 
@@ -30,10 +31,12 @@ def read_label_table(
         format: ``kaist``, ``coco``, ``csv``, or ``auto`` to tell it from the content.
         classes: Names of class 0, 1, ...; None takes those that training takes by default.
         box_format: ``xyxy`` or ``xywh``, of a CSV; JSON boxes are x, y, width, height.
+        columns: Names of the columns of a CSV in order, in place of its header.
 
     Raises:
         MissingFileError: If there is no such file, or it may not be read.
-        ConfigError: If ``format`` or ``box_format`` is another word.
+        ConfigError: If ``format`` or ``box_format`` is another word, or ``columns`` are given for
+            JSON.
         AnnotationError: If the content is not of that format, or no image of it can be read.
     """
     if format not in FORMATS:
@@ -42,9 +45,10 @@ def read_label_table(
     content = read_label_file(path)
     _check_format(content, path, format)
     if kind_of(content) == "JSON":
+        check_no_columns(columns, path)
         table = read_json_rows(content, path, format, classes)
     else:
-        table = read_csv_rows(content, path, classes, box_format)
+        table = read_csv_rows(content, path, classes, box_format, columns)
     _check_some_image(table)
     return table
 

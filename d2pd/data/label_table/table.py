@@ -59,6 +59,7 @@ class LabelTable:
         malformed: Rows that none of the arrays hold.
         repeated: Index of the image by line, for lines of a CSV that name, without a box, an image
             that an earlier line names; empty for JSON.
+        columns: Names of the columns of a CSV, where they were given in place of its header.
     """
 
     path: Path
@@ -79,6 +80,7 @@ class LabelTable:
     occlusion: np.ndarray
     malformed: list[MalformedRow]
     repeated: Mapping[int, int]
+    columns: tuple[str, ...] | None = None
 
     @property
     def num_images(self) -> int:

@@ -236,3 +236,23 @@ def test_a_clean_copy_never_lies_over_the_checkpoint_or_the_configuration(labels
     assert audit(labels, *words) == 2
     assert "m.pth: this is one of the files to read; write to another" in capsys.readouterr().err
     assert checkpoint.read_bytes() == b"weights"
+
+
+def test_columns_of_a_csv_without_a_header_are_those_given(tmp_path, capsys):
+    path, copy = tmp_path / "a.csv", tmp_path / "b.csv"
+    path.write_text("dog,a.jpg,1,2,30,40\ndog,b.jpg,5,5,5,9\n")
+    words = ["--columns", "class", "filename", "x1", "y1", "x2", "y2"]
+    assert audit(path, *words, "--write-clean", str(copy)) == 1
+    out = capsys.readouterr().out
+    assert "boxes by class: dog 2" in out
+    assert "b.jpg, row 2: [5, 5, 5, 9] has no area (0 x 4 px)" in out
+    assert copy.read_text() == "dog,a.jpg,1,2,30,40\n,b.jpg,,,,\n"
+    assert audit(copy, *words) == 1
+    assert "no_object" in capsys.readouterr().out
+
+
+def test_columns_have_no_meaning_for_json(tmp_path, capsys):
+    path = tmp_path / "a.json"
+    path.write_text('{"images": [], "annotations": []}')
+    assert audit(path, "--columns", "x1") == 2
+    assert capsys.readouterr().err == f"d2pd: {path}: this is no CSV; leave --columns out\n"

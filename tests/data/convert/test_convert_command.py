@@ -267,3 +267,14 @@ def test_names_do_not_reach_the_terminal_as_commands(tmp_path, capsys):
     code, _, err = convert(capsys, source, "--to", "coco", "--output", tmp_path / "c.json")
     assert (code, err.count("\n")) == (2, 1)
     assert r"among the categories (c\n\x1b[2J " in err
+
+
+def test_columns_of_a_csv_without_a_header_are_those_given(tmp_path, capsys):
+    source, target = tmp_path / "a.csv", tmp_path / "b.csv"
+    source.write_text("dog,a.jpg,1,2,30,40\n")
+    words = ["--columns", "class", "filename", "x1", "y1", "x2", "y2"]
+
+    code, _, _ = convert(capsys, source, "--to", "csv", "--output", target, *words)
+
+    assert code == 0
+    assert target.read_text().splitlines()[1].startswith("a.jpg,1,2,30,40,dog")
