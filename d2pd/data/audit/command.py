@@ -28,8 +28,8 @@ def main(args: argparse.Namespace) -> int:
 
     Args:
         args: ``annotations``, ``format``, ``classes``, ``box_format``, ``columns``, ``images``,
-            ``out``, ``write_clean``, ``force``, ``min_box_size``, ``max_pictures``, ``config_file`` and
-            ``weights``, as ``d2pd.cli`` parses them; None where not given.
+            ``out``, ``write_clean``, ``force``, ``min_box_size``, ``max_pictures``,
+            ``config_file`` and ``weights``, as ``d2pd.cli`` parses them; None where not given.
 
     Returns:
         Exit code: 0 nothing found, 1 findings.
