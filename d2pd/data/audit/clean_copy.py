@@ -17,6 +17,7 @@ from d2pd.data.audit.stored_text import StoredText
 from d2pd.data.label_table.table import LabelTable
 from d2pd.errors import AnnotationError
 from d2pd.output_files import check_free, check_outputs, write_file
+from d2pd.printable import inert_cell
 
 
 @dataclass(frozen=True)
@@ -189,5 +190,5 @@ def _as_csv(changes: Iterable[Change]) -> str:
     lines = io.StringIO()
     writer = csv.writer(lines, lineterminator="\n")
     writer.writerow(field.name for field in fields(Change))
-    writer.writerows(map(astuple, changes))
+    writer.writerows(map(inert_cell, astuple(change)) for change in changes)
     return lines.getvalue()

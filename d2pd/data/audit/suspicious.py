@@ -13,6 +13,7 @@ from d2pd.data.audit.findings import Box
 from d2pd.data.audit.outliers import MEASURES, QUARTILES_APART, measure_outliers
 from d2pd.data.label_table.table import LabelTable
 from d2pd.output_files import write_file
+from d2pd.printable import inert_cell
 
 HEADER = ("image", "row", "x1", "y1", "x2", "y2", "category", "reason", "how_far")
 
@@ -72,8 +73,8 @@ def write_suspects(path: Path, suspects: Sequence[Suspect]) -> None:
     writer.writerow(HEADER)
     for one in suspects:
         box = ["", "", "", ""] if one.box is None else [f"{side:.12g}" for side in one.box]
-        far = f"{one.how_far:.2f}"
-        writer.writerow([one.image, one.row, *box, one.category or "", one.reason, far])
+        category, far = inert_cell(one.category or ""), f"{one.how_far:.2f}"
+        writer.writerow([inert_cell(one.image), one.row, *box, category, one.reason, far])
     write_file(path, text.getvalue())
 
 

@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from d2pd.data.audit.outliers import measure_outliers
-from d2pd.data.audit.suspicious import HEADER, MOST_IMAGES, find_suspects, write_suspects
+from d2pd.data.audit.suspicious import (
+    HEADER,
+    MOST_IMAGES,
+    Suspect,
+    find_suspects,
+    write_suspects,
+)
 from d2pd.data.label_table.table import LabelTable
 from d2pd.errors import UserError
 
@@ -134,3 +140,12 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "no").touch()
     with pytest.raises(UserError, match="cannot write .*no/a.csv"):
         write_suspects(tmp_path / "no/a.csv", [])
+
+
+def test_names_are_no_formulas_in_a_spreadsheet(tmp_path):
+    name = "=cmd|' /C calc'!A0.jpg"
+    write_suspects(tmp_path / "a.csv", [Suspect(name, 1, (-5, 2, 3, 4), "-", "outlier_area", 9.0)])
+
+    (line,) = read(tmp_path / "a.csv")
+
+    assert (line["image"], line["category"], line["x1"]) == (f"'{name}", "'-", "-5")
