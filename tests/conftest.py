@@ -16,10 +16,16 @@ SHARED_DATA = ROOT.parent / "shared" / "data"
 
 @pytest.fixture(autouse=True)
 def _logs_reach_caplog() -> None:
-    """Undo what a run of an earlier test has set up: its loggers keep and choose messages."""
+    """Undo what a run of an earlier test has set up: loggers keep, choose, show messages."""
     for name in ("d2pd", "detectron2"):
-        logging.getLogger(name).propagate = True
-        logging.getLogger(name).setLevel(logging.NOTSET)
+        logger = logging.getLogger(name)
+        logger.propagate = True
+        logger.setLevel(logging.NOTSET)
+        for handler in [*logger.handlers]:
+            if (
+                type(handler).__module__ == "d2pd.embedded.logger"
+            ):  # it writes to this test's stdout
+                logger.removeHandler(handler)
 
 
 @pytest.fixture(scope="session")
