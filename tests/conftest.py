@@ -22,9 +22,8 @@ def _logs_reach_caplog() -> None:
         logger.propagate = True
         logger.setLevel(logging.NOTSET)
         for handler in [*logger.handlers]:
-            if (
-                type(handler).__module__ == "d2pd.embedded.logger"
-            ):  # it writes to this test's stdout
+            # The embedded engine's writes to what stdout is at the time: to that of this test.
+            if type(handler).__module__ == "d2pd.embedded.logger":
                 logger.removeHandler(handler)
 
 
