@@ -156,14 +156,14 @@ def _check_first_line(table: LabelTable, document: CsvText, copy: StoredText) ->
         AnnotationError: If so.
     """
     try:
-        if _layout(table, copy) == document.layout:
-            return
-    except AnnotationError:
-        pass
-    raise AnnotationError(
-        f"{table.path}: without its first line the columns could not be told any more; put a "
-        f"header before it, such as filename,{','.join(BOX_FIELDS[table.box_format])},class"
-    )
+        is_told = _layout(table, copy) == document.layout
+    except AnnotationError:  # none can be told at all
+        is_told = False
+    if not is_told:
+        raise AnnotationError(
+            f"{table.path}: without its first line the columns could not be told any more; put a "
+            f"header before it, such as filename,{','.join(BOX_FIELDS[table.box_format])},class"
+        )
 
 
 def _changes(plan: CleaningPlan, document: JsonText | CsvText) -> list[Change]:
