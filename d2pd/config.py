@@ -4,6 +4,7 @@ Config stops at the builders: the code below them takes plain arguments.
 """
 
 import argparse
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -121,6 +122,64 @@ def _complete_register(cfg: CfgNode, opts: Sequence[str]) -> None:
                     f"got {value!r}"
                 )
             register[name][key] = value
+
+
+def config_of_text(text: str, source: str, opts: Sequence[str] = ()) -> CfgNode:
+    """As ``load_config``, from the YAML text that a checkpoint holds, without ``_BASE_``.
+
+    Args:
+        text: What ``CfgNode.dump`` gave.
+        source: Names the checkpoint in messages.
+        opts: See ``load_config``.
+
+    Raises:
+        ConfigError: As ``load_config``.
+    """
+    try:
+        found = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ConfigError(f"{source}: its configuration is not YAML: {one_line(error)}") from None
+    return _config_of_tree(found, source, opts)
+
+
+def config_of_run(values: Mapping[str, Any], source: str, opts: Sequence[str] = ()) -> CfgNode:
+    """As ``load_config``, from what a checkpoint says of its run.
+
+    Args:
+        values: By dotted keys, as JSON text: what ``describe_run`` gives as ``config``.
+        source: Names the checkpoint in messages.
+        opts: See ``load_config``.
+
+    Raises:
+        ConfigError: As ``load_config``.
+    """
+    tree: dict[str, Any] = {}
+    for key, text in values.items():
+        *groups, name = str(key).split(".")
+        node: Any = tree
+        for group in groups:
+            node = node.setdefault(group, {}) if isinstance(node, dict) else None
+        try:
+            node[name] = json.loads(text)
+        except (TypeError, ValueError, RecursionError):
+            raise ConfigError(f"{source}: its configuration has no value at {key!r:.80}") from None
+    return _config_of_tree(tree, source, opts)
+
+
+def _config_of_tree(tree: Any, source: str, opts: Sequence[str]) -> CfgNode:
+    check_words(opts)
+    cfg = default_config()
+    try:
+        cfg.merge_from_other_cfg(CfgNode(tree))
+    except (KeyError, ValueError, AssertionError, AttributeError, TypeError) as error:
+        raise ConfigError(
+            f"{source}: its configuration is not one of this version of d2pd "
+            f"({explain(error, cfg)}): name the file it was trained with, --config-file FILE"
+        ) from None
+    _complete_register(cfg, opts)
+    _merge_opts(cfg, list(opts))
+    check_config(cfg)
+    return cfg
 
 
 def config_from_easydict(

@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING
 
 from d2pd.engine_state import choose_engine
 
+if TYPE_CHECKING:
+    from torch.nn import Module
+
 # Detectron2 imports fvcore's scripted losses, which nobody here calls.
 warnings.filterwarnings("ignore", r"`torch\.jit\.script` is deprecated", FutureWarning)
 
@@ -132,3 +135,15 @@ __all__ = [
     "seed_all_rng",
     "setup_logger",
 ]
+
+
+def build_embedded_model(cfg: CfgNode) -> "Module":
+    """Build a model of the embedded engine, under either engine: what is exported.
+
+    Raises:
+        ConfigError: If the embedded engine has no such model, or does not honour a changed key.
+    """
+    from d2pd.embedded import rcnn  # noqa: F401  registers GeneralizedRCNN
+    from d2pd.embedded.build import build_model as build
+
+    return build(cfg)

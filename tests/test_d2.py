@@ -77,7 +77,7 @@ COMM = [
 def branches() -> tuple[list[str], list[str]]:
     """Names imported for each of the two engines."""
     tree = ast.parse((ROOT / "d2pd" / "d2.py").read_text())
-    (choice,) = [node for node in tree.body if isinstance(node, ast.If)]
+    (choice,) = [node for node in tree.body if isinstance(node, ast.If) and node.orelse]
     return tuple(
         sorted(
             name.asname or name.name

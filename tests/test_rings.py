@@ -54,7 +54,11 @@ PURE = (
     "d2pd.data.images",
     "d2pd.data.modality",
     "d2pd.modeling.anchor_fit",
+    "d2pd.inference.detections",
     "d2pd.modeling.anchors",
+    "d2pd.modeling.batch_detections",
+    "d2pd.modeling.rcnn_core",
+    "d2pd.modeling.ssd_core",
     "d2pd.modeling.backbones",
     "d2pd.modeling.heads",
     "d2pd.modeling.network",
@@ -86,6 +90,7 @@ PURE = (
     "d2pd.reporting.cells",
     "d2pd.reporting.anchor_fit_plot",
     "d2pd.reporting.curves",
+    "d2pd.reporting.drawing",
     "d2pd.reporting.gallery",
     "d2pd.reporting.heat_maps",
     "d2pd.reporting.miss_rate_plot",
@@ -197,15 +202,18 @@ def test_the_embedded_engine_knows_nothing_of_d2pd(module):
 
 
 def reachable_from(module: str) -> set[str]:
-    """Return all that importing a module may import: packages above it, and so on from there."""
+    """Return all that importing a module may import: packages above it, and so on from there.
+
+    Not through ``d2pd`` itself, which names ``load`` and imports nothing before it is asked for.
+    """
     found: set[str] = set()
     waiting = {module}
     while waiting:
         name = waiting.pop()
         found.add(name)
-        if name in MODULES:
+        if name in MODULES and name != "d2pd":
             parts = name.split(".")
-            above = {".".join(parts[:length]) for length in range(1, len(parts))}
+            above = {".".join(parts[:length]) for length in range(2, len(parts))}
             waiting |= (imports_of(name) | above) - found
     return found
 

@@ -75,10 +75,10 @@ class Box2BoxTransform:
         deltas = deltas.float()  # half precision is too coarse for pixels
         center, size = _center_and_size(boxes.to(deltas.dtype)[:, None])
         weights = deltas.new_tensor(self.weights)
-        per_class = deltas.view(len(deltas), deltas.shape[1] // 4, 4) / weights
+        per_class = deltas.view(-1, deltas.shape[1] // 4, 4) / weights
         new_center = per_class[..., :2] * size + center
         half = 0.5 * (torch.exp(per_class[..., 2:].clamp(max=self.scale_clamp)) * size)
-        return torch.cat([new_center - half, new_center + half], dim=-1).view(deltas.shape)
+        return torch.cat([new_center - half, new_center + half], dim=-1).flatten(1)
 
 
 def _center_and_size(boxes: Tensor) -> tuple[Tensor, Tensor]:

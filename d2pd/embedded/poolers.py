@@ -99,17 +99,29 @@ class ROIPooler(nn.Module):
         Returns:
             (M, C, output_size, output_size), M counting the boxes of all images in order.
         """
-        rois = boxes_with_image_index(box_lists)
+        return self.pool(x, boxes_with_image_index(box_lists))
+
+    def pool(self, x: Sequence[Tensor], rois: Tensor) -> Tensor:
+        """Cut out boxes that are rows of one tensor; how many lie on a level makes no difference.
+
+        Args:
+            x: As for ``forward``.
+            rois: (M, 5) rows of image index, x1, y1, x2, y2.
+
+        Returns:
+            As ``forward``.
+        """
         if len(self.scales) == 1:
             return self._pool(x[0], rois, self.scales[0])
         levels = assign_boxes_to_levels(
-            box_lists, self.min_level, self.max_level, self.canonical_box_size, self.canonical_level
+            [Boxes(rois[:, 1:])],
+            *(self.min_level, self.max_level),
+            *(self.canonical_box_size, self.canonical_level),
         )
-        output = x[0].new_zeros(len(rois), x[0].shape[1], *self.output_size)
+        output = x[0].new_zeros(rois.shape[0], x[0].shape[1], *self.output_size)
         for level, (feature, scale) in enumerate(zip(x, self.scales, strict=True)):
             chosen = (levels == level).nonzero(as_tuple=True)[0]
-            if len(chosen):
-                output.index_put_((chosen,), self._pool(feature, rois[chosen], scale))
+            output.index_put_((chosen,), self._pool(feature, rois[chosen], scale))
         return output
 
     def _pool(self, feature: Tensor, rois: Tensor, scale: float) -> Tensor:

@@ -58,7 +58,7 @@ class StandardRPNHead(nn.Module):
             # (N, A, H, W) and (N, A * 4, H, W), anchors to the end
             logits.append(self.objectness_logits(hidden).permute(0, 2, 3, 1).flatten(1))
             predicted = self.anchor_deltas(hidden).permute(0, 2, 3, 1)
-            deltas.append(predicted.reshape(len(predicted), -1, 4))
+            deltas.append(predicted.reshape(predicted.shape[0], -1, 4))
         return logits, deltas
 
 

@@ -27,6 +27,30 @@ AREA_RANGES = {
 """What each size means in words, and its least and largest area in square pixels, both included."""
 
 
+def coco_results(
+    image_id: Any, boxes_xyxy: np.ndarray, scores: np.ndarray, classes: np.ndarray
+) -> list[dict[str, Any]]:
+    """Turn the detections on one image into COCO results.
+
+    Args:
+        image_id: Of the image.
+        boxes_xyxy: (N, 4).
+        scores: (N,).
+        classes: (N,) 0..K-1.
+
+    Returns:
+        N rows: ``image_id``, ``category_id`` 0..K-1, ``bbox`` XYWH, ``score``.
+    """
+    corners = boxes_xyxy.astype(np.float64)
+    boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
+    return [
+        {"image_id": image_id, "category_id": category, "bbox": bbox, "score": score}
+        for category, bbox, score in zip(
+            classes.tolist(), boxes.tolist(), scores.tolist(), strict=True
+        )
+    ]
+
+
 def evaluate_boxes(
     records: Sequence[Mapping[str, Any]],
     predictions: Sequence[Mapping[str, Any]],

@@ -7,8 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from d2pd.d2 import DatasetEvaluator, Instances, MetadataCatalog, comm
 from d2pd.data.records import load_records
 from d2pd.evaluation.arrays import (
@@ -16,7 +14,7 @@ from d2pd.evaluation.arrays import (
     label_arrays,
     of_class,
 )
-from d2pd.evaluation.coco import evaluate_boxes, explain_nan
+from d2pd.evaluation.coco import coco_results, evaluate_boxes, explain_nan
 from d2pd.evaluation.comparison import notes_on, with_images
 from d2pd.evaluation.label_convention import explain_low_ap
 from d2pd.evaluation.miss_rate import RULES, differences, miss_rates
@@ -210,11 +208,8 @@ def coco_rows(instances: Instances, image_id: Any) -> list[dict[str, Any]]:
     Returns:
         N rows: ``image_id``, ``category_id`` 0..K-1, ``bbox`` XYWH, ``score``.
     """
-    corners = instances.pred_boxes.tensor.detach().cpu().double()
-    boxes = torch.cat([corners[:, :2], corners[:, 2:] - corners[:, :2]], dim=1)
-    return [
-        {"image_id": image_id, "category_id": category, "bbox": bbox, "score": score}
-        for category, bbox, score in zip(
-            instances.pred_classes.tolist(), boxes.tolist(), instances.scores.tolist(), strict=True
-        )
-    ]
+    boxes, scores, classes = (
+        part.detach().cpu().numpy()
+        for part in (instances.pred_boxes.tensor, instances.scores, instances.pred_classes)
+    )
+    return coco_results(image_id, boxes, scores, classes)

@@ -1,5 +1,1 @@
-"""Trained models in use: on single images."""
-
-from d2pd.inference.predictor import Predictor, Timing, load_predictor
-
-__all__ = ["Predictor", "Timing", "load_predictor"]
+"""Trained models in use: on pictures, on video, and on their way into other programs."""

@@ -5,10 +5,12 @@ from pathlib import Path
 
 from d2pd.d2 import CfgNode, MetadataCatalog
 from d2pd.data.records import load_records
-from d2pd.inference.predictor import Predictor, newest_weights
+from d2pd.inference.predictor import Predictor
+from d2pd.inference.trained_model import newest_weights
 from d2pd.reporting.gallery import choose_images
 from d2pd.reporting.heat_maps import draw_heat_maps
 from d2pd.training.preflight import check_datasets
+from d2pd.training.weights.matching import read_weights, resolve_weights
 
 PICTURE = "heat_maps.png"
 NUM_IMAGES = 6
@@ -30,10 +32,9 @@ def write_heat_maps(cfg: CfgNode, opts: Sequence[str]) -> Path:
         UserError: If the weights or the images cannot be used.
     """
     check_datasets(cfg, cfg.DATASETS.TEST[:1], "DATASETS.TEST")
-    cfg = cfg.clone()
-    if "MODEL.WEIGHTS" not in opts[::2]:
-        cfg.MODEL.WEIGHTS = str(newest_weights(Path(cfg.OUTPUT_DIR)))
-    predictor = Predictor(cfg)
+    is_named = "MODEL.WEIGHTS" in opts[::2] and cfg.MODEL.WEIGHTS
+    path = resolve_weights(cfg.MODEL.WEIGHTS) if is_named else newest_weights(Path(cfg.OUTPUT_DIR))
+    predictor = Predictor(cfg, read_weights(path))
     name = cfg.DATASETS.TEST[0]
     records = choose_images(load_records(name), set(), NUM_IMAGES)
     heat_maps = [predictor.heat_maps(predictor.read(record)) for record in records]

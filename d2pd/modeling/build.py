@@ -1,12 +1,49 @@
 """Builds any model by the name in ``MODEL.META_ARCHITECTURE``, d2pd's own among them."""
 
-from torch import nn
+from typing import Any
+
+import torch
+from torch import Tensor, nn
 
 from d2pd import d2
 from d2pd.d2 import CfgNode
-from d2pd.modeling import ssd_seg  # noqa: F401  registers SSDSeg
+from d2pd.errors import ConfigError
+from d2pd.modeling import ssd_seg  # registers SSDSeg
+from d2pd.modeling.batch_detections import BatchDetections
+from d2pd.modeling.rcnn_core import RCNNCore
+from d2pd.modeling.ssd_core import SSDCore
 
 RGB = ("red", "green", "blue")
+SSD_SEG = ssd_seg.SSDSeg.__name__
+
+
+class ListedCore(nn.Module):
+    """The inference of a model that only Detectron2 has, asked image by image. Not for export.
+
+    Args:
+        model: Takes a list with a dict for each image.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model: Any = model
+
+    def forward(self, images: Tensor) -> BatchDetections:
+        """Detect on (N, C, H, W) pixels."""
+        found = self.model.inference([{"image": image} for image in images], do_postprocess=False)
+        counts = torch.tensor([len(instances) for instances in found], device=images.device)
+        room = int(counts.max())
+        scores = torch.zeros(len(found), room, device=images.device)
+        boxes = scores.new_zeros(len(found), room, 4)
+        classes = counts.new_full((len(found), room), -1)
+        for index, instances in enumerate(found):
+            rows = (index, slice(len(instances)))
+            boxes[rows] = instances.pred_boxes.tensor.float()
+            scores[rows], classes[rows] = instances.scores.float(), instances.pred_classes
+        return BatchDetections(boxes, scores, classes, counts)
+
+
+Core = RCNNCore | SSDCore | ListedCore
 
 
 def build_model(cfg: CfgNode) -> nn.Module:
@@ -22,7 +59,33 @@ def build_model(cfg: CfgNode) -> nn.Module:
     Raises:
         ConfigError: If keys do not fit together.
     """
-    model = d2.build_model(cfg)
+    return _with_lwir_filters(d2.build_model(cfg), cfg)
+
+
+def build_detector(cfg: CfgNode) -> tuple[nn.Module, Core]:
+    """Build a model to detect with, on ``MODEL.DEVICE``, the same under either engine.
+
+    Returns:
+        The model, in evaluation mode, that weights are loaded into; and its inference as one
+        function of tensors. Where only Detectron2 has the model, that is a ``ListedCore``.
+
+    Raises:
+        ConfigError: If keys do not fit together, or there is no such model.
+    """
+    if cfg.MODEL.META_ARCHITECTURE == SSD_SEG:
+        model = build_model(cfg).eval()
+        return model, SSDCore(model).eval()
+    try:
+        model = _with_lwir_filters(d2.build_embedded_model(cfg), cfg).eval()
+    except ConfigError:
+        if d2.ENGINE == "embedded":
+            raise
+        model = build_model(cfg).eval()
+        return model, ListedCore(model).eval()
+    return model, RCNNCore(model).eval()
+
+
+def _with_lwir_filters(model: nn.Module, cfg: CfgNode) -> nn.Module:
     vars(model)["lwir_filters"] = lwir_filters(cfg.MODEL.BACKBONE.LWIR_FILTERS, cfg.INPUT.FORMAT)
     return model
 

@@ -5,9 +5,17 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image
+from torchvision.ops import box_iou
 
 from d2pd.errors import ConfigError
+from d2pd.modeling.batch_detections import (
+    BatchDetections,
+    Suppress,
+    best_kept,
+    clip_boxes,
+    first_best,
+    suppress_by_image,
+)
 from d2pd.modeling.box_coding import decode
 
 
@@ -51,43 +59,56 @@ def detect(
     anchors: Tensor,
     image_size: tuple[int, int],
     options: DetectionOptions,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Find the detections of one image.
+    suppress: Suppress = suppress_by_image,
+) -> BatchDetections:
+    """Find the detections of images of one size.
 
     Of equal scores the first anchor comes first, then the first class. What is not finite gives
     no detection.
 
     Args:
-        cls_logits: (A, K + 1) float32, background last.
-        box_deltas: (A, 4) float32.
+        cls_logits: (N, A, K + 1) float32, background last.
+        box_deltas: (N, A, 4) float32.
         anchors: (A, 4) XYXY, px of the network input.
-        image_size: (height, width) px of the image without padding.
+        image_size: (height, width) px of the images without padding.
         options: How detections are chosen.
+        suppress: How ``hard`` suppresses boxes.
 
     Returns:
-        Boxes (D, 4) XYXY in px of the network input, clipped to the image; scores (D,); classes
-        (D,) int64; best first. D may be 0.
+        Boxes in px of the network input, clipped to the image; best first.
     """
-    scores, indices = _best_scores(cls_logits, options)
-    num_classes = cls_logits.shape[1] - 1
+    num_classes = cls_logits.shape[2] - 1
+    probabilities = cls_logits.softmax(dim=2)[..., :-1].flatten(1)
+    # Not left out: a fixed number of candidates goes on.
+    is_enough = probabilities > options.score_threshold
+    scores, indices = first_best(probabilities.where(is_enough, -1.0), options.topk_candidates)
     rows, classes = indices // num_classes, indices % num_classes
-    boxes = decode(box_deltas[rows], anchors[rows], options.bbox_reg_weights)
-    boxes = clip_boxes_to_image(boxes, image_size)
-    has_area = (boxes[:, 2:] > boxes[:, :2]).all(dim=1)
-    boxes, scores, classes = boxes[has_area], scores[has_area], classes[has_area]
-    suppress = hard_nms if options.nms_type == "hard" else soft_nms
-    keep, scores = suppress(boxes, scores, classes, options)
-    return boxes[keep], scores, classes[keep]
+    deltas = box_deltas.gather(1, rows[..., None].expand(-1, -1, 4))
+    boxes = clip_boxes(decode(deltas, anchors[rows], options.bbox_reg_weights), *image_size)
+    is_candidate = (scores > options.score_threshold) & (boxes[..., 2:] > boxes[..., :2]).all(dim=2)
+    if options.nms_type != "hard":
+        return _softened(boxes, scores, classes, is_candidate, options)
+    is_kept = suppress(boxes, scores, classes, is_candidate, options.nms_threshold)
+    return best_kept(boxes, scores, classes, is_kept, options.detections_per_image)
 
 
-def hard_nms(
-    boxes: Tensor, scores: Tensor, classes: Tensor, options: DetectionOptions
-) -> tuple[Tensor, Tensor]:
-    """Drop the boxes that overlap a better one of their class; see ``soft_nms``."""
-    keep = batched_nms(boxes, scores, classes, options.nms_threshold)
-    # The candidates come in order; that of the NMS is not stable where scores tie.
-    keep = keep.sort().values[: options.detections_per_image]
-    return keep, scores[keep]
+def _softened(
+    boxes: Tensor,
+    scores: Tensor,
+    classes: Tensor,
+    is_candidate: Tensor,
+    options: DetectionOptions,
+) -> BatchDetections:
+    """Lower the scores of the candidates of each image by ``soft_nms``."""
+    is_kept, lowered = torch.zeros_like(is_candidate), scores.clone()
+    for index, candidates in enumerate(is_candidate):
+        rows = candidates.nonzero().squeeze(1)
+        keep, final = soft_nms(
+            boxes[index, rows], scores[index, rows], classes[index, rows], options
+        )
+        is_kept[index, rows[keep]] = True
+        lowered[index, rows[keep]] = final
+    return best_kept(boxes, lowered, classes, is_kept, options.detections_per_image)
 
 
 def soft_nms(
@@ -106,7 +127,7 @@ def soft_nms(
         box wins where scores tie.
 
     Source: Bodla et al., Soft-NMS, ICCV 2017. An overlap of exactly the threshold lowers nothing,
-    as it drops nothing in ``hard_nms``.
+    as it drops nothing in hard suppression.
     """
     factors = _decay_factors(boxes, classes, options)
     remaining = scores.clone()
@@ -123,15 +144,6 @@ def soft_nms(
     final_scores = torch.stack(kept_scores)
     is_kept = final_scores > options.score_threshold
     return torch.stack(kept)[is_kept], final_scores[is_kept]
-
-
-def _best_scores(cls_logits: Tensor, options: DetectionOptions) -> tuple[Tensor, Tensor]:
-    """Return the best scores in order, and their indices into the flattened (A, K)."""
-    scores = cls_logits.softmax(dim=1)[:, :-1].flatten()
-    indices = (scores > options.score_threshold).nonzero().squeeze(1)
-    best = scores[indices].sort(descending=True, stable=True)
-    chosen = slice(options.topk_candidates)
-    return best.values[chosen], indices[best.indices[chosen]]
 
 
 def _decay_factors(boxes: Tensor, classes: Tensor, options: DetectionOptions) -> Tensor:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -20,11 +19,12 @@ from d2pd.d2 import (
     get_event_storage,
 )
 from d2pd.errors import ConfigError
-from d2pd.modeling.anchors import AnchorShapes, centres, make_anchors
+from d2pd.modeling.anchors import centres
 from d2pd.modeling.losses import multibox_loss
 from d2pd.modeling.network import Predictions, map_sizes
 from d2pd.modeling.post_processing import detect
 from d2pd.modeling.segmentation import segmentation_losses
+from d2pd.modeling.ssd_core import laid_anchors
 from d2pd.modeling.ssd_parts import (
     build_anchor_shapes,
     build_mask_painter,
@@ -138,8 +138,8 @@ class SSDSeg(nn.Module):
         predictions = self.network(images.tensor)
         logits, deltas = predictions.cls_logits.float(), predictions.box_deltas.float()
         found = [
-            self._detections(of_image, boxes, anchors, size)
-            for of_image, boxes, size in zip(logits, deltas, images.image_sizes, strict=True)
+            self._detections(logits[i : i + 1], deltas[i : i + 1], anchors, size)
+            for i, size in enumerate(images.image_sizes)
         ]
         if not do_postprocess:
             return found
@@ -196,7 +196,7 @@ class SSDSeg(nn.Module):
         )
 
     def _anchors(self, images: ImageList, map_sizes: Sequence[Size]) -> Tensor:
-        return _anchors_of(self.anchor_shapes, tuple(map_sizes), _size(images.tensor), self.device)
+        return laid_anchors(self.anchor_shapes, tuple(map_sizes), _size(images.tensor), self.device)
 
     def _multibox_losses(
         self, predictions: Predictions, labels: Sequence[Labels], anchors: Tensor
@@ -261,19 +261,13 @@ class SSDSeg(nn.Module):
     def _detections(
         self, cls_logits: Tensor, box_deltas: Tensor, anchors: Tensor, image_size: Size
     ) -> Instances:
-        boxes, scores, classes = detect(cls_logits, box_deltas, anchors, image_size, self.detection)
+        of_batch = detect(cls_logits, box_deltas, anchors, image_size, self.detection)
+        boxes, scores, classes = of_batch.of_image(0)
         found = Instances(image_size)
         found.pred_boxes = Boxes(boxes)
         found.scores = scores
         found.pred_classes = classes
         return found
-
-
-@lru_cache(maxsize=8)
-def _anchors_of(
-    shapes: AnchorShapes, map_sizes: tuple[Size, ...], image_size: Size, device: torch.device
-) -> Tensor:
-    return make_anchors(shapes, map_sizes, image_size, device)
 
 
 def _size(images: Tensor) -> Size:

@@ -20,17 +20,21 @@ def check_model(cfg: CfgNode, file: WeightsFile | None, eval_only: bool) -> None
     if file is not None:
         match = match_weights(file.state, shapes, source=str(file.path))
         if eval_only:
-            _check_whole(match, file)
+            check_whole(match, file)
 
 
-def _check_whole(match: Match, file: WeightsFile) -> None:
-    """Refuse to measure a model of which a part that detects would keep its random values."""
+def check_whole(match: Match, file: WeightsFile) -> None:
+    """Refuse to detect with a model of which a part would keep its random values.
+
+    Raises:
+        ConfigError: Naming what the file lacks.
+    """
     random = [str(one) for one in match.renewed] + match.missing
     random = [name for name in random if not name.startswith("seg_heads.")]  # of training alone
     if random or match.scope:
         told = ", ".join(random[:3]) or f"all but {match.scope.rstrip('.')}"
         raise ConfigError(
-            f"--eval-only: {file.path} lacks what this model detects with ({told}), which would "
+            f"{file.path} lacks what this model detects with ({told}), which would "
             "keep random values: give the configuration it was trained with (config.yaml in its "
             "folder), or weights of this model"
         )

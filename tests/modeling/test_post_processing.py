@@ -34,10 +34,15 @@ def logits_of(probabilities):
     return torch.cat([scores, 1 - scores.sum(dim=1, keepdim=True)], dim=1).log().float()
 
 
+def detect_one(cls_logits, box_deltas, *arguments):
+    """Detect on the one image of a batch."""
+    return detect(cls_logits[None], box_deltas[None], *arguments).of_image(0)
+
+
 def found(boxes, probabilities, image_size=SIZE, **options):
     """Detect with anchors that already lie right."""
     anchors = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
-    return detect(
+    return detect_one(
         logits_of(probabilities),
         torch.zeros(len(anchors), 4),
         anchors,
@@ -148,7 +153,7 @@ def test_deltas_move_the_anchors_before_the_nms():
     anchors = torch.tensor([BOX, BOX], dtype=torch.float32)
     deltas = torch.tensor([[0.0, 0, 0, 0], [25.0, 0, 0, 5 * math.log(0.5)]])  # 2.5 widths; half
 
-    boxes, _, _ = detect(logits_of([[0.9], [0.8]]), deltas, anchors, SIZE, OPTIONS)
+    boxes, _, _ = detect_one(logits_of([[0.9], [0.8]]), deltas, anchors, SIZE, OPTIONS)
 
     torch.testing.assert_close(boxes, torch.tensor([[10.0, 10, 30, 50], [60, 20, 80, 40]]))
 
@@ -182,7 +187,7 @@ def test_what_is_not_finite_gives_no_detection(nms_type):
     logits[0] = deltas[1] = float("nan")
 
     options = replace(OPTIONS, nms_type=nms_type)
-    _, scores, _ = detect(logits, deltas, anchors, SIZE, options)
+    _, scores, _ = detect_one(logits, deltas, anchors, SIZE, options)
 
     torch.testing.assert_close(scores, torch.tensor([0.5]))
 
@@ -256,7 +261,7 @@ def detected_by_loops(scores, boxes, image_size, options):
 @settings(max_examples=150, deadline=None)
 @given(
     st.integers(0, 2**32 - 1),
-    st.integers(0, 25),
+    st.integers(1, 25),
     st.integers(1, 3),
     st.sampled_from(NMS_TYPES),
     st.sampled_from([0.001, 0.15]),
@@ -276,7 +281,7 @@ def test_detections_agree_with_plain_loops(
         detections_per_image=most, nms_threshold=0.437,
     )  # fmt: skip
 
-    boxes, scores, classes = detect(
+    boxes, scores, classes = detect_one(
         cls_logits, torch.zeros(num_anchors, 4), anchors, (64, 90), options
     )
 
@@ -303,7 +308,7 @@ def test_hard_nms_agrees_with_torchvisions_ssd():
 
     (expected,) = ssd.postprocess_detections(outputs, [anchors], [SIZE])
     options = replace(OPTIONS, score_threshold=0.1, detections_per_image=40)
-    boxes, scores, classes = detect(cls_logits, box_deltas, anchors, SIZE, options)
+    boxes, scores, classes = detect_one(cls_logits, box_deltas, anchors, SIZE, options)
 
     torch.testing.assert_close(boxes, expected["boxes"])
     torch.testing.assert_close(scores, expected["scores"])
@@ -324,7 +329,7 @@ def test_all_anchors_of_a_large_image_take_little_time(nms_type):
     options = replace(OPTIONS, nms_type=nms_type)
     start = time.perf_counter()
 
-    boxes, _, _ = detect(cls_logits, torch.zeros(41_760, 4), anchors, (640, 640), options)
+    boxes, _, _ = detect_one(cls_logits, torch.zeros(41_760, 4), anchors, (640, 640), options)
 
     assert len(boxes) == 100
     assert time.perf_counter() - start < 1.0  # 10 to 40 ms on an idle core

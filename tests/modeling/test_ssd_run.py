@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from d2pd.config import train_parser
-from d2pd.inference.predictor import load_predictor
+from d2pd.inference.predictor import load
 from d2pd.training.run import main
 
 QUICK = Path(__file__).resolve().parents[2] / "configs/quick/ssd_seg_synthetic.yaml"
@@ -54,13 +54,13 @@ def test_losses_of_training_validation_and_maps_are_logged(output):
 
 def test_the_checkpoint_predicts_and_no_segmentation_layer_runs(output, caplog):
     caplog.set_level(logging.WARNING)
-    predictor = load_predictor(output, device="cpu")
+    predictor = load(output, device="cpu")
     assert "not in" not in caplog.text
     saved = torch.load(output / "model_final.pth", weights_only=True)["model"]
     for name, tensor in predictor.model.state_dict().items():
         assert torch.equal(tensor, saved[name]), name
     for head in predictor.model.seg_heads.values():
         head.register_forward_hook(lambda *_: pytest.fail("a segmentation layer ran"))
-    found = predictor(np.zeros((512, 640, 6), np.uint8))
-    assert found.image_size == (512, 640)
-    assert set(found.get_fields()) == {"pred_boxes", "scores", "pred_classes"}
+    found = predictor.predict(np.zeros((512, 640, 6), np.uint8), threshold=0)
+    assert found.image.shape == (512, 640, 6)
+    assert found.class_names == ("person",)

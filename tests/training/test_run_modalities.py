@@ -12,7 +12,7 @@ from d2pd import cli
 from d2pd.config import load_config
 from d2pd.d2 import DatasetCatalog
 from d2pd.data.registration import register_from_config
-from d2pd.inference import Predictor, load_predictor
+from d2pd.inference.predictor import Predictor, load
 
 SSD_QUICK = QUICK.replace("faster_rcnn", "ssd_seg")
 FEW = ["SOLVER.MAX_ITER", "3", "SOLVER.CHECKPOINT_PERIOD", "3", "SOLVER.IMS_PER_BATCH", "2"]
@@ -34,7 +34,7 @@ def test_faster_rcnn_trains_and_is_evaluated(quick_opts, tmp_path, monkeypatch, 
     assert 0 < losses["total_loss"] < 100
     weights = torch.load(tmp_path / "model_final.pth", weights_only=True)["model"]
     assert weights["backbone.bottom_up.stem.conv1.weight"].shape[1] == count
-    assert load_predictor(tmp_path).channels.total == count
+    assert load(tmp_path).channels.total == count
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -84,7 +84,7 @@ def test_cards_of_a_report_on_pairs_show_the_visible_frames(pair_run):
 
 
 def test_predictor_of_a_run_on_pairs_reads_both_files_of_a_record(pair_run):
-    predictor = load_predictor(pair_run)
+    predictor = load(pair_run)
     register_from_config(predictor.cfg)
     record = DatasetCatalog.get("synthetic_val")[0]
     image = predictor.read(record)
@@ -112,4 +112,4 @@ def test_ssd_with_infusion_trains_on_pairs(quick_opts, tmp_path):
     picture = cv2.imread(str(tmp_path / "train_batch.png"))
     assert picture.shape[1] == 8 * 560 + 9 * 12  # visible, thermal, two masks; two samples a row
     assert "256 px high and 320 wide" in (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert Predictor(load_predictor(tmp_path).cfg).has_heat_maps
+    assert Predictor(load(tmp_path).cfg).has_heat_maps

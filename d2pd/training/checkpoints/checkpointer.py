@@ -137,6 +137,7 @@ class Checkpointer(DetectionCheckpointer):
             return
         facts: dict[str, Any] = {"metric": {"name": metric, "value": value, "mode": mode}}
         facts |= {"iteration": iteration, "config": config_text}
+        facts |= {} if self.run is None else {"run": self.run}
         path = Path(self.save_dir) / f"{name}.pth"
         write_checkpoint(path, self.model.state_dict(), facts)
         self._follow(None, 0)
