@@ -15,28 +15,25 @@ POOLER_TYPES = ("ROIAlign", "ROIAlignV2", "ROIPool")
 
 
 def assign_boxes_to_levels(
-    box_lists: Sequence[Boxes],
-    min_level: int,
-    max_level: int,
-    canonical_box_size: int,
-    canonical_level: int,
+    boxes: Tensor, min_level: int, max_level: int, canonical_box_size: int, canonical_level: int
 ) -> Tensor:
     """Choose a pyramid level for each box.
 
     Args:
-        box_lists: Boxes of each image, pixels of the network input.
+        boxes: (M, 4) XYXY, pixels of the network input.
         min_level: Finest level there is; its stride is ``2 ** min_level``.
         max_level: Coarsest level there is.
         canonical_box_size: Square root of the area of a box that belongs to ``canonical_level``.
         canonical_level: Its level; each doubling of the side goes one level up.
 
     Returns:
-        (M,) int64 over the boxes of all images: levels counted from ``min_level``.
+        (M,) int64: levels counted from ``min_level``.
 
     Source: Lin et al., FPN, CVPR 2017, equation 1.
     """
-    box_sizes = torch.sqrt(torch.cat([boxes.area() for boxes in box_lists]))
-    levels = torch.floor(canonical_level + torch.log2(box_sizes / canonical_box_size + 1e-8))
+    sides = boxes[:, 2:] - boxes[:, :2]
+    sizes = torch.sqrt(sides[:, 0] * sides[:, 1])
+    levels = torch.floor(canonical_level + torch.log2(sizes / canonical_box_size + 1e-8))
     return levels.clamp(min=min_level, max=max_level).to(torch.int64) - min_level
 
 
@@ -114,7 +111,7 @@ class ROIPooler(nn.Module):
         if len(self.scales) == 1:
             return self._pool(x[0], rois, self.scales[0])
         levels = assign_boxes_to_levels(
-            [Boxes(rois[:, 1:])],
+            rois[:, 1:],
             *(self.min_level, self.max_level),
             *(self.canonical_box_size, self.canonical_level),
         )

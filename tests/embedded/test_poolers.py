@@ -13,12 +13,12 @@ def square(side):
 def test_levels_by_hand():
     sides = [1.0, 55.9, 56.1, 111.9, 112.1, 223.9, 224.1, 447.9, 448.1, 2000.0]
     boxes = Boxes([square(side) for side in sides])
-    levels = assign_boxes_to_levels([boxes], 2, 5, 224, 4)
+    levels = assign_boxes_to_levels(boxes.tensor, 2, 5, 224, 4)
     assert (levels + 2).tolist() == [2, 2, 2, 2, 3, 3, 4, 4, 5, 5]
 
 
 def test_a_box_without_area_goes_to_the_finest_level():
-    assert assign_boxes_to_levels([Boxes([square(0.0)])], 2, 5, 224, 4).tolist() == [0]
+    assert assign_boxes_to_levels(torch.tensor([square(0.0)]), 2, 5, 224, 4).tolist() == [0]
 
 
 def test_boxes_carry_the_index_of_their_image():
