@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 from d2pd import __version__
 from d2pd.cli.data_commands import add_data_commands
+from d2pd.cli.export_words import add_export
 from d2pd.cli.run_commands import add_run_commands
 from d2pd.errors import AnnotationError, MissingFileError, RunInterrupted, UserError
 from d2pd.printable import printable
@@ -116,6 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor.set_defaults(run=_doctor)
     add_data_commands(commands)
     add_run_commands(commands)
+    add_export(commands)
     return parser
 
 

@@ -8,22 +8,34 @@ import pytest
 import torch
 
 from d2pd.config import load_config
-from d2pd.d2 import build_model
+from d2pd.modeling.build import build_model
 from d2pd.training.checkpoints.checkpointer import Checkpointer
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = ROOT / "configs" / "quick" / "faster_rcnn_synthetic.yaml"
+QUICK_SSD = ROOT / "configs" / "quick" / "ssd_seg_synthetic.yaml"
 NUM_IMAGES = 4
 
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory) -> Path:
     """An OUTPUT_DIR with config.yaml and weights; its dataset ``tiny_test`` lies beside it."""
-    folder = tmp_path_factory.mktemp("tiny")
+    opts = ["INPUT.MIN_SIZE_TEST", 128, "INPUT.MAX_SIZE_TEST", 160]
+    return make_run(tmp_path_factory.mktemp("tiny"), QUICK, opts)
+
+
+@pytest.fixture(scope="session")
+def tiny_ssd_run(tmp_path_factory) -> Path:
+    """As ``tiny_run``, of SSD-seg."""
+    values = [50.0, 50.0, 50.0]
+    opts = ["INPUT.FIXED_SIZE", [128, 160], "MODEL.PIXEL_MEAN", values, "MODEL.PIXEL_STD", values]
+    return make_run(tmp_path_factory.mktemp("tiny_ssd"), QUICK_SSD, opts)
+
+
+def make_run(folder: Path, config: Path, opts: list) -> Path:
     draw_dataset(folder / "images")
-    cfg = load_config(QUICK)
-    cfg.merge_from_list(["MODEL.DEVICE", "cpu", "INPUT.MODALITY", "visible"])
-    cfg.merge_from_list(["INPUT.MIN_SIZE_TEST", 128, "INPUT.MAX_SIZE_TEST", 160])
+    cfg = load_config(config)
+    cfg.merge_from_list(["MODEL.DEVICE", "cpu", "INPUT.MODALITY", "visible", *opts])
     cfg.DATASETS.ROOT = str(folder)
     entry = cfg.DATASETS.REGISTER.synthetic_val.clone()
     entry.merge_from_list(["FORMAT", "csv", "ANNOTATIONS", "labels.csv", "IMAGES", "images"])

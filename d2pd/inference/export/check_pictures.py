@@ -1,17 +1,20 @@
 """Real pictures to compare an exported file with its model on."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from torch import Tensor
 
-from d2pd.data.records import load_records
-from d2pd.data.registration import register_from_config
+from d2pd.data.registration import sources_of_config
 from d2pd.errors import MissingFileError, UserError
 from d2pd.inference.predictor import Predictor
 from d2pd.reporting.gallery import choose_images
 
 MOST_PICTURES = 8
+WANTED = (
+    "an exported file is compared with its model on pictures before it is kept, and the test data "
+    "of this model are not here"
+)
+WAY_OUT = "name some pictures, --images FILE ..."
 
 
 def pictures_to_check(predictor: Predictor, inputs: Sequence[str]) -> list[Tensor]:
@@ -32,15 +35,16 @@ def pictures_to_check(predictor: Predictor, inputs: Sequence[str]) -> list[Tenso
 
 def _of_test_data(predictor: Predictor) -> list[Tensor]:
     cfg = predictor.cfg
-    names = [*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN]
     try:
-        register_from_config(cfg)
-        records = load_records(names[0], quiet=True)
+        sources = sources_of_config(cfg)
+        found = [sources[name] for name in cfg.DATASETS.TEST if name in sources]
+        # A dataset that is drawn on first use is not drawn for this.
+        there = [source for source in found if source.annotations.is_file()]
+        records = there[0].read(there[0].images).records if there else []
         chosen = choose_images(records, set(), MOST_PICTURES)
-        return [predictor.prepare(predictor.read(record)).pixels for record in chosen]
-    except (UserError, IndexError, KeyError) as error:
-        reason = f": {error}" if isinstance(error, UserError) else ""
-        raise MissingFileError(
-            "an exported file is checked on pictures before it is kept, and those that the model "
-            f"was tested on are not here{reason}; name some of that kind: --images FILE ..."
-        ) from None
+        pictures = [predictor.prepare(predictor.read(record)).pixels for record in chosen]
+    except UserError as error:
+        raise MissingFileError(f"{WANTED} ({error}): {WAY_OUT}") from None
+    if not pictures:
+        raise MissingFileError(f"{WANTED}: {WAY_OUT}")
+    return pictures

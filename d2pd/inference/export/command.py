@@ -1,13 +1,12 @@
 """``d2pd export``: a trained detector for other programs, checked before it is kept."""
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from d2pd.atomic_file import partial_path
@@ -88,7 +87,7 @@ def main(args: argparse.Namespace) -> int:
 
 def write_checked(
     predictor: Predictor,
-    facts: dict[str, Any] | Any,
+    facts: Mapping[str, Any],
     name: str,
     output: Path,
     pictures: Sequence[Tensor],

@@ -9,9 +9,9 @@ from d2pd.d2 import CfgNode
 from d2pd.inference.predictor import Predictor
 
 OUTPUTS = (
-    "boxes (N, D, 4) float32: x1, y1, x2, y2 in px of the input, best first; scores (N, D) float32; "
-    "classes (N, D) int64, positions in class_names; counts (N,) int64: rows of each image that "
-    "hold a detection, the others are 0, class -1"
+    "boxes (N, D, 4) float32: x1, y1, x2, y2 in px of the input, best first; scores (N, D) "
+    "float32; classes (N, D) int64, positions in class_names; counts (N,) int64: rows of each "
+    "image that hold a detection, the others are 0, class -1"
 )
 
 COLOURS = {"R": "red", "G": "green", "B": "blue"}

@@ -6,8 +6,8 @@ two cameras it holds one as ``visible`` and one as ``lwir``. The answer is JSON:
     {"width": 640, "height": 512,
      "detections": [{"box": [x1, y1, x2, y2], "score": 0.97, "class": "person"}, ...]}
 
-with boxes in pixels of the picture, the best first, and ``{"error": "..."}`` for what is no picture.
-The environment variable ``D2PD_THRESHOLD`` (0.5) sets the least score.
+with boxes in pixels of the picture, the best first, and ``{"error": "..."}`` for what is no
+picture. The environment variable ``D2PD_THRESHOLD`` (0.5) sets the least score.
 """
 
 import os

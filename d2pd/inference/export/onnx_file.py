@@ -50,7 +50,7 @@ def write_onnx(core: Core, path: Path, facts: Mapping[str, str]) -> None:
     op = _suppression_op()
 
     def suppress(*arguments: Any) -> Tensor:
-        kept: Tensor = op(*arguments, core.num_groups)  # type: ignore[union-attr]
+        kept: Tensor = op(*arguments, core.num_groups)
         return kept
 
     graph = draw_graph(exportable(core, suppress))
@@ -131,9 +131,7 @@ def _onnx_suppress(
     boxes: Any, scores: Any, groups: Any, is_candidate: Any, iou_threshold: float, num_groups: int
 ) -> Any:
     """Suppress with ONNX's operator, which knows images and groups: no box has to be moved."""
-    from onnxscript import ir
-    from onnxscript import opset18 as op
-
+    ir, op = _onnx_words()
     numbers = op.Constant(value_ints=list(range(num_groups)))
     of_groups = op.Equal(op.Unsqueeze(groups, [1]), op.Unsqueeze(numbers, [0, 2]))  # (N, G, T)
     is_of_group = op.And(of_groups, op.Unsqueeze(is_candidate, [1]))
@@ -154,7 +152,13 @@ def _onnx_suppress(
 
 def _onnx_sort(values: Any, stable: bool = False, dim: int = -1, descending: bool = False) -> Any:
     """Sort with ONNX's TopK, which by its definition puts the first of equal values first."""
-    from onnxscript import opset18 as op
-
+    _, op = _onnx_words()
     size = op.Gather(op.Shape(values), op.Constant(value_ints=[dim]))
     return op.TopK(values, size, axis=dim, largest=int(descending), sorted=1)
+
+
+def _onnx_words() -> tuple[Any, Any]:
+    """Return onnxscript's types and operators; installed for the export alone."""
+    import onnxscript
+
+    return onnxscript.ir, onnxscript.opset18
