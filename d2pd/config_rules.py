@@ -58,6 +58,8 @@ LOWEST_VALUES: dict[str, int] = {
 }
 
 HIGHEST_VALUES: dict[str, int] = {
+    "INPUT.MIN_SIZE_TEST": 20_000,  # px: far beyond any memory, so a slip, or a stranger's file
+    "INPUT.MAX_SIZE_TEST": 20_000,
     "MODEL.SSD.SCORE_THRESH_TEST": 1,
     "MODEL.SSD.NMS_THRESH_TEST": 1,
 }

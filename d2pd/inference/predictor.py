@@ -22,7 +22,7 @@ from d2pd.inference.trained_model import read_trained_model
 from d2pd.modeling.batch_detections import BatchDetections
 from d2pd.modeling.build import SSD_SEG, build_detector
 from d2pd.training.preflight import resolve_device
-from d2pd.training.starting_model import check_whole
+from d2pd.training.starting_model import check_fit
 from d2pd.training.weights.matching import WeightsFile
 from d2pd.training.weights.weights_loading import load_weights
 
@@ -92,6 +92,7 @@ class Predictor:
 
     Raises:
         DeviceError: If this machine lacks ``MODEL.DEVICE``.
+        ConfigError: If there is no such model, or the weights leave a part of it random.
         WeightsError: If the weights are of another model.
     """
 
@@ -111,9 +112,11 @@ class Predictor:
         count = self.cfg.MODEL.ROI_HEADS.NUM_CLASSES
         self.class_names = tuple(class_names or (f"class {number}" for number in range(count)))
         self.half = half
+        if weights is not None:
+            check_fit(self.cfg, weights)
         self.model, self.core = build_detector(self.cfg)
         if weights is not None:
-            check_whole(load_weights(self.model, weights), weights)
+            load_weights(self.model, weights)
         self.transforms = build_augmentation(self.cfg, is_train=False)
         self.channels = channels_of(self.cfg.INPUT.MODALITY, len(self.cfg.MODEL.PIXEL_MEAN))
 

@@ -1,8 +1,10 @@
 """The model that a run starts with, and whether its weights are its own."""
 
+import torch
+
 from d2pd.d2 import CfgNode
-from d2pd.errors import ConfigError, MissingFileError
-from d2pd.modeling.build import build_model
+from d2pd.errors import ConfigError, MissingFileError, UserError
+from d2pd.modeling.build import build_detector, build_model
 from d2pd.training.weights.matching import (
     Match,
     WeightsFile,
@@ -21,6 +23,32 @@ def check_model(cfg: CfgNode, file: WeightsFile | None, eval_only: bool) -> None
         match = match_weights(file.state, shapes, source=str(file.path))
         if eval_only:
             check_whole(match, file)
+
+
+def check_fit(cfg: CfgNode, file: WeightsFile) -> None:
+    """See that weights are all that a model detects with, before it takes any memory.
+
+    A configuration that comes with a stranger's weights may describe a model of any size.
+
+    Raises:
+        ConfigError: If there is no such model, or the file lacks a part of it.
+        WeightsError: If the weights are of another model.
+    """
+    trial = cfg.clone()
+    trial.defrost()
+    trial.MODEL.DEVICE = "meta"
+    try:
+        with torch.device("meta"):
+            state = build_detector(trial)[0].state_dict()
+    except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise ConfigError(
+            f"{file.path}: the model of its configuration cannot be built ({error}): give the one "
+            "it was trained with"
+        ) from error
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    check_whole(match_weights(file.state, shapes, source=str(file.path)), file)
 
 
 def check_whole(match: Match, file: WeightsFile) -> None:

@@ -9,7 +9,7 @@ import torch
 import d2pd
 from d2pd.config import load_config
 from d2pd.config_words import flatten
-from d2pd.errors import ConfigError, MissingFileError, WeightsError
+from d2pd.errors import ConfigError, MissingFileError, UserError, WeightsError
 from d2pd.inference.predictor import load
 from d2pd.inference.trained_model import read_trained_model
 
@@ -132,6 +132,27 @@ def test_weights_that_leave_a_part_random_are_refused(tiny_run, tmp_path):
 
     with pytest.raises(ConfigError, match="lacks what this model detects with"):
         load(tmp_path / "backbone.pth", config_file=tiny_run / "config.yaml")
+
+
+@pytest.mark.parametrize(
+    ("opts", "message"),
+    [
+        (["MODEL.ROI_BOX_HEAD.FC_DIM", "10000000"], "m.pth"),  # a petabyte of weights
+        (["MODEL.ROI_BOX_HEAD.FC_DIM", "10000000000"], "m.pth: the model .* cannot be built"),
+        (["MODEL.ROI_BOX_HEAD.FC_DIM", "-1"], "m.pth: the model .* cannot be built"),
+        (["INPUT.MAX_SIZE_TEST", "1000000000"], "MAX_SIZE_TEST is 1000000000; it must be at most"),
+    ],
+)
+def test_a_strangers_configuration_cannot_ask_for_all_the_memory(
+    tiny_run, tmp_path, cfg, opts, message
+):
+    cfg.merge_from_list(opts)
+    path = rewrite(tiny_run / "model_final.pth", tmp_path / "m.pth", run=run_of(cfg, ["person"]))
+
+    with pytest.raises(UserError, match=message) as error:
+        load(path, device="cpu")
+
+    assert "\n" not in str(error.value)
 
 
 def test_what_is_no_weights_file_is_told(tmp_path):
