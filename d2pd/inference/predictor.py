@@ -87,7 +87,7 @@ class Predictor(Detector[Prepared, BatchDetections]):
         self.model, self.core = build_detector(self.cfg)
         if weights is not None:
             check_whole(load_weights(self.model, weights), weights)
-        self.name = self.cfg.MODEL.WEIGHTS or "a model without weights"
+        self.name = str(weights.path) if weights else "a model without weights"
         self.view = View()
         self.transforms: v2.Transform = build_augmentation(self.cfg, is_train=False)
         self.channels = channels_of(self.cfg.INPUT.MODALITY, len(self.cfg.MODEL.PIXEL_MEAN))
@@ -172,7 +172,7 @@ class Predictor(Detector[Prepared, BatchDetections]):
             )
         model: Any = self.model  # SSDSeg, which has this method
         (heat,) = model.heat_maps([{"image": self.prepare(image).pixels}])
-        return {name: probability.cpu().numpy() for name, probability in heat.items()}
+        return {name: self.view.shown(part.cpu().numpy()) for name, part in heat.items()}
 
     @property
     def has_heat_maps(self) -> bool:

@@ -37,7 +37,7 @@ class View:
             )
 
     def shown(self, image: np.ndarray) -> np.ndarray:
-        """Return an (H, W, C) image as it is shown before it is resized; not copied."""
+        """Return an (H, W, ...) image as it is shown, or one that was shown as it is; no copy."""
         return image[:, ::-1] if self.flip else image
 
     def mirrored_back(self, boxes_xyxy: np.ndarray, width: int) -> np.ndarray:
@@ -56,8 +56,9 @@ def views_of(*, flip: bool, scales: Sequence[float]) -> tuple[View, ...]:
     """
     if not len(scales):
         raise ConfigError("there is no scale to detect at; give at least one, such as 1.0")
-    scale, times = Counter(scales).most_common(1)[0]
-    if times > 1:
-        raise ConfigError(f"the scale {scale:g} is given {times} times; give it once")
     flips = (False, True) if flip else (False,)
-    return tuple(View(mirror, scale) for scale in scales for mirror in flips)
+    views = tuple(View(mirror, scale) for scale in scales for mirror in flips)
+    view, times = Counter(views).most_common(1)[0]
+    if times > 1:
+        raise ConfigError(f"the scale {view.scale:g} is given {times} times; give it once")
+    return views
