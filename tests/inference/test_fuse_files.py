@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from d2pd import cli
@@ -224,6 +223,5 @@ def test_published_kaist_results_miss_less_when_they_are_fused(shared_data: Path
     for path in (*paths, output):
         detections = read_result_file(path, labels, known.category_ids)
         result = miss_rates(*of_class(labels, detections, 0), KAIST)
-        rates.append(100 * result["reasonable/all"].log_average_miss_rate)
+        rates.append(result["reasonable/all"].value)
     assert rates == pytest.approx([7.58, 11.34, 6.79], abs=0.005)
-    assert np.min(rates) == rates[2]
