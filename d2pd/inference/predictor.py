@@ -1,59 +1,35 @@
 """A trained detector as a function: images in, detections out."""
 
-import time
-from collections.abc import Iterable, Mapping, Sequence
+import copy
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 import torch
 from torchvision import tv_tensors
+from torchvision.transforms import v2
 
 from d2pd.d2 import CfgNode
-from d2pd.data.augmentation import build_augmentation
-from d2pd.data.images import read_pictures, stack_pictures
+from d2pd.data.augmentation import build_augmentation, build_sizes, make_augmentation
+from d2pd.data.augmentation.sizes import Jittered
+from d2pd.data.images import stack_pictures
 from d2pd.data.modality import Channels, channels_of
 from d2pd.errors import ConfigError
 from d2pd.inference.detections import Detections
+from d2pd.inference.detector import Detector
+from d2pd.inference.ensemble import Ensemble
 from d2pd.inference.trained_model import read_trained_model
+from d2pd.inference.views import View, views_of
 from d2pd.modeling.batch_detections import BatchDetections
 from d2pd.modeling.build import SSD_SEG, build_detector
 from d2pd.training.preflight import resolve_device
 from d2pd.training.starting_model import check_fit
 from d2pd.training.weights.matching import WeightsFile
 from d2pd.training.weights.weights_loading import load_weights
-
-
-@dataclass(frozen=True)
-class Timing:
-    """How long a predictor took: resizing, model and boxes, without reading the file.
-
-    Attributes:
-        seconds: Of each image, in the order of the images.
-        device: Where the model ran.
-    """
-
-    seconds: tuple[float, ...]
-    device: str
-
-    @property
-    def mean(self) -> float:
-        """Mean time of an image in seconds."""
-        return sum(self.seconds) / len(self.seconds)
-
-    @property
-    def fps(self) -> float:
-        """Images a second, one at a time."""
-        return 1 / self.mean
-
-    def __str__(self) -> str:
-        return (
-            f"{1000 * self.mean:.1f} ms an image, {self.fps:.1f} FPS "
-            f"({len(self.seconds)} images, one at a time, on {self.device})"
-        )
 
 
 @dataclass(frozen=True)
@@ -74,12 +50,8 @@ class Prepared:
         return tuple(self.pixels.shape)
 
 
-class Predictor:
-    """Detects objects in images, which it prepares exactly as evaluation does.
-
-    An image is (H, W, 3) uint8, channels BGR as OpenCV reads them; a thermal one has three equal
-    channels; for a model of both cameras it is (H, W, 6), the visible image and behind it the
-    thermal one: ``np.dstack([visible, lwir])``.
+class Predictor(Detector[Prepared, BatchDetections]):
+    """Detects with one model, on images that it prepares exactly as evaluation does.
 
     Args:
         cfg: The configuration of the model.
@@ -89,6 +61,7 @@ class Predictor:
 
     Attributes:
         core: The model as one function of tensors.
+        view: How it looks at an image; see ``looking``.
 
     Raises:
         DeviceError: If this machine lacks ``MODEL.DEVICE``.
@@ -117,73 +90,32 @@ class Predictor:
         self.model, self.core = build_detector(self.cfg)
         if weights is not None:
             load_weights(self.model, weights)
-        self.transforms = build_augmentation(self.cfg, is_train=False)
+        self.name = str(weights.path) if weights else "a model without weights"
+        self.view = View()
+        self.transforms: v2.Transform = build_augmentation(self.cfg, is_train=False)
         self.channels = channels_of(self.cfg.INPUT.MODALITY, len(self.cfg.MODEL.PIXEL_MEAN))
 
-    @overload
-    def predict(  # type: ignore[overload-overlap]  # an array is iterable too
-        self, images: np.ndarray, *, threshold: float = ..., batch: int = ...
-    ) -> Detections: ...
+    def looking(self, view: View) -> "Predictor":
+        """Return a predictor with the same model, in the same memory, that looks in another way.
 
-    @overload
-    def predict(
-        self, images: Iterable[np.ndarray], *, threshold: float = ..., batch: int = ...
-    ) -> list[Detections]: ...
-
-    def predict(
-        self,
-        images: np.ndarray | Iterable[np.ndarray],
-        *,
-        threshold: float = 0.5,
-        batch: int = 1,
-    ) -> Detections | list[Detections]:
-        """Detect objects in images, or in one.
-
-        Args:
-            images: See the class; of any sizes.
-            threshold: Least score of a detection, 0 to 1; 0 gives all, as a miss rate needs them.
-            batch: Images to compute at once; they are those in a row that have the same size.
-
-        Returns:
-            For each image, in pixels of the image given; for one image, what was found in it.
-
-        Raises:
-            ValueError: If an image is not an array as the class describes it.
-            ConfigError: If an image is too small for the model.
+        What it finds is in pixels of the image as it is given, mirrored back.
         """
-        if isinstance(images, np.ndarray) and images.ndim != 4:
-            return self._of_batch([self.prepare(images)], threshold)[0]
-        found: list[Detections] = []
-        waiting: list[Prepared] = []
-        for image in images:
-            prepared = self.prepare(image)
-            if waiting and (len(waiting) == batch or prepared.batch_key != waiting[0].batch_key):
-                found += self._of_batch(waiting, threshold)
-                waiting = []
-            waiting.append(prepared)
-        return found + (self._of_batch(waiting, threshold) if waiting else [])
-
-    def _of_batch(self, prepared: Sequence[Prepared], threshold: float) -> list[Detections]:
-        return self.finish(self.detect(prepared), prepared, threshold)
+        other = copy.copy(self)
+        other.view = view
+        sizes = Jittered(build_sizes(self.cfg, is_train=False), view.scale, view.scale)
+        other.transforms = make_augmentation(sizes)
+        return other
 
     def prepare(self, image: np.ndarray) -> Prepared:
-        """Resize an image as the model takes it; may run in a thread of its own.
-
-        Raises:
-            ValueError: If it is not an array as the class describes it.
-        """
+        """Resize an image as the model takes it; see ``Detector``."""
         _check_image(image, self.channels)
-        pictures = np.split(image, len(self.channels.of_cameras), axis=2)
+        pictures = np.split(self.view.shown(image), len(self.channels.of_cameras), axis=2)
         pixels = stack_pictures(pictures, self.channels, self.cfg.INPUT.FORMAT)
         resized = self.transforms(tv_tensors.Image(pixels)).as_subclass(torch.Tensor)
         return Prepared(resized.contiguous(), image)
 
     def detect(self, prepared: Sequence[Prepared]) -> BatchDetections:
-        """Run the model on images of one size; what it finds stays on its device.
-
-        Raises:
-            ConfigError: If the images are too small for the model.
-        """
+        """Run the model on images of one size; see ``Detector``."""
         pixels = torch.stack([each.pixels for each in prepared]).to(self.device)
         with torch.inference_mode(), self._precision():
             found: BatchDetections = self.core(pixels)
@@ -196,13 +128,7 @@ class Predictor:
     def finish(
         self, of_batch: BatchDetections, prepared: Sequence[Prepared], threshold: float
     ) -> list[Detections]:
-        """Scale what was found to the images as they were given.
-
-        Args:
-            of_batch: What ``detect`` returned.
-            prepared: What it was given.
-            threshold: Least score of a detection.
-        """
+        """Scale what was found to the images as they were given; see ``Detector``."""
         on_cpu = BatchDetections(*(part.cpu() for part in of_batch))
         return [
             self._of_image(on_cpu.of_image(index), each).above(threshold)
@@ -220,7 +146,7 @@ class Predictor:
         scaled = scaled.clip(0, np.array([width, height] * 2, dtype=np.float32))
         has_area = (scaled[:, 2:] > scaled[:, :2]).all(axis=1)
         return Detections(
-            scaled[has_area],
+            self.view.mirrored_back(scaled[has_area], width),
             scores[has_area],
             classes[has_area],
             self.class_names,
@@ -249,55 +175,13 @@ class Predictor:
             )
         model: Any = self.model  # SSDSeg, which has this method
         (heat,) = model.heat_maps([{"image": self.prepare(image).pixels}])
-        return {name: probability.cpu().numpy() for name, probability in heat.items()}
+        return {name: self.view.shown(part.cpu().numpy()) for name, part in heat.items()}
 
     @property
     def has_heat_maps(self) -> bool:
         """Whether the model has segmentation layers."""
         model = self.cfg.MODEL
         return model.META_ARCHITECTURE == SSD_SEG and any(model.SSD.SEG.MAPS)
-
-    def predict_records(self, records: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Detect objects in the images of dataset_dicts, of the modality the model is for.
-
-        Returns:
-            COCO results: ``image_id``, ``category_id`` 0..K-1, ``bbox`` XYWH, ``score``.
-
-        Raises:
-            MissingFileError: If an image is not there.
-            AnnotationError: If one cannot be decoded, a record has none of a camera, or the two
-                of a pair differ in size.
-        """
-        rows = []
-        for record in records:
-            found = self.predict(self.read(record), threshold=0)
-            rows += found.coco_results(record["image_id"])
-        return rows
-
-    def read(self, record: Mapping[str, Any]) -> np.ndarray:
-        """Read the image of a dataset_dict that the model is for, as ``predict`` takes it."""
-        return np.dstack(read_pictures(record, self.cfg.INPUT.MODALITY))
-
-    def time(self, images: Sequence[np.ndarray], *, warm_up: int = 3) -> Timing:
-        """Measure how long detection takes, one image at a time.
-
-        Args:
-            images: See the class; at least one.
-            warm_up: Detections made and not counted before the first that is.
-
-        Raises:
-            ValueError: If there is no image.
-        """
-        if not len(images):
-            raise ValueError("nothing to time: give at least one image")
-        for image in islice(cycle(images), warm_up):
-            self.predict(image)
-        return Timing(tuple(self._seconds(image) for image in images), str(self.device))
-
-    def _seconds(self, image: np.ndarray) -> float:
-        start = time.perf_counter()
-        self.predict(image)
-        return time.perf_counter() - start
 
 
 def _check_image(image: Any, channels: Channels) -> None:
@@ -311,26 +195,82 @@ def _check_image(image: Any, channels: Channels) -> None:
         raise ValueError(f"{wanted}; got {image.shape} {image.dtype}")
 
 
+@overload
 def load(
     weights: str | Path,
     *,
+    config_file: str | Path = ...,
+    opts: Sequence[str] = ...,
+    device: str = ...,
+    half: bool = ...,
+) -> Predictor: ...
+
+
+@overload
+def load(
+    weights: str | Path | Sequence[str | Path],
+    *,
+    flip: bool = ...,
+    scales: Sequence[float] = ...,
+    config_file: str | Path = ...,
+    opts: Sequence[str] = ...,
+    device: str = ...,
+    half: bool = ...,
+) -> Predictor | Ensemble: ...
+
+
+def load(
+    weights: str | Path | Sequence[str | Path],
+    *,
+    flip: bool = False,
+    scales: Sequence[float] = (1.0,),
     config_file: str | Path = "",
     opts: Sequence[str] = (),
     device: str = "auto",
     half: bool = False,
-) -> Predictor:
-    """Load a trained detector; see ``trained_model.read_trained_model``.
+) -> Predictor | Ensemble:
+    """Load a trained detector, or several as one; see ``trained_model.read_trained_model``.
+
+    Each image costs a forward pass for each of the weights at each of the scales, twice with
+    ``flip``; that at scale s takes about s * s as long as a plain one.
 
     Args:
-        weights: A checkpoint, or the ``OUTPUT_DIR`` of a training.
-        config_file: For a checkpoint that does not carry its configuration.
-        opts: ``KEY VALUE ...`` over the configuration.
+        weights: A checkpoint, or the ``OUTPUT_DIR`` of a training; or several, whose detections
+            are fused. They must have the same classes and cameras.
+        flip: Detect in the mirror image as well.
+        scales: Detect at these factors, 0.25 to 4, on the size that the configuration gives.
+        config_file: For a checkpoint that does not carry its configuration; for all of several.
+        opts: ``KEY VALUE ...`` over the configuration, of each.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         half: Compute in half precision: fp16 on a GPU, bf16 on a CPU.
 
+    Returns:
+        A ``Predictor`` for one model that looks at an image once, as evaluation does; else an
+        ``Ensemble``.
+
     Raises:
-        UserError: For all that is wrong with weights, configuration or device.
+        UserError: For all that is wrong with weights, configuration, device or options.
     """
+    views = views_of(flip=flip, scales=scales)
+    files = [weights] if isinstance(weights, str | Path) else list(weights)
+    _check_files(files)
+    predictors = [_load_one(file, config_file, opts, device, half) for file in files]
+    if len(predictors) == 1 and views == (View(),):
+        return predictors[0]
+    return Ensemble([predictor.looking(view) for predictor in predictors for view in views])
+
+
+def _check_files(files: Sequence[str | Path]) -> None:
+    if not files:
+        raise ConfigError("no weights to load; name a checkpoint or the OUTPUT_DIR of a training")
+    file, times = Counter(map(str, files)).most_common(1)[0]
+    if times > 1:
+        raise ConfigError(f"{file}: these weights are given {times} times; name them once")
+
+
+def _load_one(
+    weights: str | Path, config_file: str | Path, opts: Sequence[str], device: str, half: bool
+) -> Predictor:
     trained = read_trained_model(weights, config_file, opts)
     trained.cfg.MODEL.DEVICE = device
     return Predictor(trained.cfg, trained.weights, trained.class_names, half=half)

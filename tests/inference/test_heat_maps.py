@@ -11,6 +11,7 @@ from d2pd import cli
 from d2pd.config import load_config
 from d2pd.errors import ConfigError
 from d2pd.inference.predictor import Predictor
+from d2pd.inference.views import View
 from d2pd.modeling.build import build_model
 from d2pd.training.checkpoints.checkpointer import Checkpointer
 
@@ -93,6 +94,14 @@ def test_heat_maps_are_probabilities_of_the_whole_image(opts, total):
     assert all((each >= 0).all() and (each <= 1).all() for each in heat.values())
     with pytest.raises(ValueError, match="uint8 array"):
         predictor.heat_maps(image[:, :, :2])
+
+
+def test_heat_maps_of_a_flipped_view_lie_on_the_image_given(opts):
+    predictor = Predictor(load_config(SSD, [*opts, "MODEL.WEIGHTS", ""]))
+    image = torch.randint(0, 256, (100, 130, 3), dtype=torch.uint8).numpy()
+    mirrored = predictor.heat_maps(image[:, ::-1])
+    for name, heat in predictor.looking(View(flip=True)).heat_maps(image).items():
+        assert np.array_equal(heat, mirrored[name][:, ::-1])
 
 
 def test_detections_are_those_of_a_model_without_layers(opts):

@@ -10,7 +10,8 @@ from d2pd.data.mapper import Mapper
 from d2pd.data.modality import channels_of
 from d2pd.data.registration import register_from_config
 from d2pd.errors import DeviceError
-from d2pd.inference.predictor import Predictor, Timing, load
+from d2pd.inference.detector import Timing
+from d2pd.inference.predictor import Predictor, load
 
 
 @pytest.fixture(scope="module")

@@ -49,21 +49,60 @@ def read_result_file(
         ResultFileError: If it is empty or any detection cannot be used; the message names file and
             line, or detection counted from 0.
     """
-    path = Path(path)
-    content = _read(path)
-    raw = FORMS[path.suffix.lower()](content, path)
-    _check_numbers(raw)
+    raw = read_raw_detections(path)
     image_index = _image_index(raw, labels)
     classes = _classes(raw, labels, category_ids)
     is_kept = classes != LEFT_OUT
     detections = detection_arrays(
         image_index[is_kept], raw.numbers[is_kept, :4], raw.numbers[is_kept, 4], classes[is_kept]
     )
-    _warn_of_oddities(detections, path)
+    _warn_of_oddities(detections, raw.path)
     shift = find_shift(labels, detections, 1 if raw.id_offset else -1)
     if shift:
-        logger.warning("%s: the image ids seem to be off by one: the detections %s", path, shift)
+        logger.warning(
+            "%s: the image ids seem to be off by one: the detections %s", raw.path, shift
+        )
     return detections
+
+
+def read_raw_detections(path: str | Path) -> RawDetections:
+    """Read the detections of one method as the file states them, without labels.
+
+    Args:
+        path: ``.txt`` or ``.json``.
+
+    Raises:
+        MissingFileError: If there is no such file, or it may not be read.
+        ResultFileError: If it is empty, or a detection lacks a value or has one that no image
+            could give; which images and classes there are is not asked.
+    """
+    path = Path(path)
+    content = _read(path)
+    raw = FORMS[path.suffix.lower()](content, path)
+    _check_numbers(raw)
+    return raw
+
+
+def whole_id(value: float, offset: int) -> int | None:
+    """Return the id in the label file of an image that a ``.txt`` names; None if it is no id."""
+    return int(value) - offset if value.is_integer() and abs(value) < 2**53 else None
+
+
+def refuse(raw: RawDetections, is_bad: np.ndarray, message: str) -> None:
+    """Refuse a file for some of its detections.
+
+    Args:
+        raw: What it holds.
+        is_bad: (D,) bool.
+        message: What is wrong; ``{}`` in it becomes the numbers of the first of them.
+
+    Raises:
+        ResultFileError: If any is bad; the message names the first.
+    """
+    if is_bad.any():
+        row = int(np.argmax(is_bad))
+        values = ", ".join(f"{value:.10g}" for value in raw.numbers[row])
+        raise ResultFileError(f"{raw.where(row)}: {message.format(values)}{_like_it(is_bad)}")
 
 
 def count_repeated(detections: DetectionArrays) -> int:
@@ -103,24 +142,17 @@ def _read(path: Path) -> bytes:
 
 def _check_numbers(raw: RawDetections) -> None:
     is_finite = np.isfinite(raw.numbers).all(axis=1)
-    _refuse(raw, ~is_finite, "x, y, w, h, score = {} must be finite numbers")
-    _refuse(
+    refuse(raw, ~is_finite, "x, y, w, h, score = {} must be finite numbers")
+    refuse(
         raw,
         np.any(np.abs(raw.numbers[:, :4]) > FARTHEST, axis=1),
         "x, y, w, h of x, y, w, h, score = {} must be pixels of an image",
     )
-    _refuse(
+    refuse(
         raw,
         np.any(raw.numbers[:, 2:4] < 0, axis=1),
         "w, h of x, y, w, h, score = {} must not be negative",
     )
-
-
-def _refuse(raw: RawDetections, is_bad: np.ndarray, message: str) -> None:
-    if is_bad.any():
-        row = int(np.argmax(is_bad))
-        values = ", ".join(f"{value:.10g}" for value in raw.numbers[row])
-        raise ResultFileError(f"{raw.where(row)}: {message.format(values)}{_like_it(is_bad)}")
 
 
 def _like_it(is_bad: np.ndarray) -> str:
@@ -132,17 +164,13 @@ def _image_index(raw: RawDetections, labels: LabelArrays) -> np.ndarray:
     positions = {image_id: number for number, image_id in enumerate(labels.image_ids)}
     if isinstance(raw.image_ids, np.ndarray):
         spelled, which = np.unique(raw.image_ids, return_inverse=True)
-        known = [positions.get(_whole(value, raw.id_offset), -1) for value in spelled.tolist()]
+        known = [positions.get(whole_id(value, raw.id_offset), -1) for value in spelled.tolist()]
         index = np.array(known, dtype=np.int64)[which]
     else:
         index = np.array([positions.get(value, -1) for value in raw.image_ids], dtype=np.int64)
     if (index < 0).any():
         raise ResultFileError(_unknown_images(raw, labels, index < 0))
     return index
-
-
-def _whole(value: float, offset: int) -> int | None:
-    return int(value) - offset if value.is_integer() and abs(value) < 2**53 else None
 
 
 def _unknown_images(raw: RawDetections, labels: LabelArrays, is_unknown: np.ndarray) -> str:
