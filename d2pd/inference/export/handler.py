@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-import d2pd
 from d2pd.data.images import decode_image
 from d2pd.errors import UserError
+from d2pd.inference.predictor import load
 
 WEIGHTS, CONFIG = "weights.pth", "config.yaml"
 
@@ -35,7 +35,7 @@ class DetectionHandler:
         properties = context.system_properties
         folder, gpu = Path(properties["model_dir"]), properties.get("gpu_id")
         self.threshold = float(os.environ.get("D2PD_THRESHOLD", "0.5"))
-        self.detector = d2pd.load(
+        self.detector = load(
             folder / WEIGHTS,
             config_file=folder / CONFIG,
             device="auto" if gpu is None else f"cuda:{gpu}",
