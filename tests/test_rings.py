@@ -55,6 +55,7 @@ PURE = (
     "d2pd.data.modality",
     "d2pd.modeling.anchor_fit",
     "d2pd.inference.detections",
+    "d2pd.inference.export.check",
     "d2pd.inference.detector",
     "d2pd.inference.ensemble",
     "d2pd.inference.fuse_files",
