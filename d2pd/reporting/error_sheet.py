@@ -10,10 +10,18 @@ import numpy as np
 from d2pd.reporting.report.content import Box, Card
 from d2pd.reporting.sheet import DETECTION, FAULT, IGNORE, LABEL, Mark, Tile, draw_sheet
 
-COLUMNS = 4
-TILE_WIDTH = 320
+COLUMNS = 3
+TILE_WIDTH = 420
+PLURALS = {
+    "false positive": "false positives",
+    "miss": "misses",
+    "not counted": "detections that do not count",
+}
 KINDS = {"label": LABEL, "detection": DETECTION, "ignore": IGNORE}
-HEADING = "Red: the error.  Green: labels.  Orange: detections.  Hatched: ignore region."
+HEADING = (
+    "{kinds}, each with what is around it.  Red: the error.  Green: labels.  Orange: detections.  "
+    "Hatched: ignore region."
+)
 
 
 def draw_errors(cards: Sequence[Card], path: str | Path) -> None:
@@ -27,15 +35,24 @@ def draw_errors(cards: Sequence[Card], path: str | Path) -> None:
         ValueError: If there is no card.
     """
     tiles = [_tile(card) for card in cards]
-    draw_sheet(tiles, path, heading=HEADING, columns=COLUMNS, tile_width=TILE_WIDTH)
+    kinds = " and ".join(dict.fromkeys(PLURALS[card.kind] for card in cards))
+    heading = HEADING.format(kinds=kinds.capitalize())
+    draw_sheet(tiles, path, heading=heading, columns=COLUMNS, tile_width=TILE_WIDTH)
 
 
 def _tile(card: Card) -> Tile:
     image = _picture(card)
     scale = image.shape[1] / card.view[2]
-    marks = [_mark(box, card.view, scale) for box in card.boxes if not box.is_subject]
-    marks += [_mark(box, card.view, scale) for box in card.boxes if box.is_subject]  # on top
-    return Tile(image, f"{card.kind}: {card.reason}; {'; '.join(card.lines)}", marks)
+    boxes = sorted(card.boxes, key=lambda box: box.is_subject)  # the last one comes on top
+    marks = [_mark(box, card.view, scale) for box in boxes if _is_seen(box, card.view)]
+    return Tile(image, f"{card.reason}: {card.lines[0]}", marks)
+
+
+def _is_seen(box: Box, view: Sequence[float]) -> bool:
+    x, y, width, height = box.xywh
+    left, top, view_width, view_height = view
+    is_inside = left < x + width and x < left + view_width
+    return box.is_subject or (is_inside and top < y + height and y < top + view_height)
 
 
 def _mark(box: Box, view: Sequence[float], scale: float) -> Mark:

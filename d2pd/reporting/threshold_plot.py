@@ -42,7 +42,7 @@ def draw_thresholds(
         axes.set(xlim=(0, 1), ylim=(0, 1.02))
         axes.grid(alpha=0.3)
         if axes.get_legend_handles_labels()[0]:
-            axes.legend(fontsize=8, loc="lower left")
+            axes.legend(fontsize=8, loc="best")
         else:
             axes.text(0.5, 0.5, NOTHING, transform=axes.transAxes, ha="center", color="grey")
     Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -62,12 +62,6 @@ def _draw_class(
             curve.scores, getattr(curve, measure), style, color=colour, linewidth=1.6, label=label
         )
     over_recall.plot(curve.recall, curve.precision, color=colour, linewidth=1.6, label=name)
-    star: dict[str, Any] = {
-        "marker": "*",
-        "s": 150,
-        "color": colour,
-        "edgecolors": "black",
-        "zorder": 5,
-    }
+    star: dict[str, Any] = {"marker": "*", "s": 150, "color": colour, "ec": "black", "zorder": 5}
     over_score.scatter([best.score], [best.f1], **star)
     over_recall.scatter([best.recall], [best.precision], **star)
