@@ -62,7 +62,7 @@ def _holds_only_a_log(cfg: CfgNode) -> bool:
     places = [place for place in (cfg.OUTPUT_DIR, cfg.CHECKPOINT.MIRROR_DIR) if place]
     if {name for place in places for name in held_traces(place)} != ONLY_LOG:
         return False
-    logger.info("The run in %s had saved nothing yet: it starts anew", cfg.OUTPUT_DIR)
+    logger.warning("The run in %s had saved nothing yet: it starts anew", cfg.OUTPUT_DIR)
     return True
 
 

@@ -10,7 +10,12 @@ from d2pd.notebook.pip_process import _reason, constraint_lines, installed_versi
 
 
 def test_everything_that_is_installed_is_pinned_to_its_version():
-    installed = {"torch": "2.11.0+cu128", "numpy": "2.0.2", "a-b": "1!2.0.post1.dev3", "c": "1.0rc1"}
+    installed = {
+        "torch": "2.11.0+cu128",
+        "numpy": "2.0.2",
+        "a-b": "1!2.0.post1.dev3",
+        "c": "1.0rc1",
+    }
     assert constraint_lines(installed) == [
         "a-b==1!2.0.post1.dev3",
         "c==1.0rc1",
