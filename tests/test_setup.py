@@ -45,7 +45,7 @@ def imported_packages() -> set[str]:
 
 def test_what_d2pd_imports_is_required():
     required = {requirement.name for requirement in requirements("requirements.txt")}
-    comes_along = {"packaging"}  # of matplotlib; the doctor does without it
+    comes_along = {"packaging", "pip"}  # of matplotlib; the doctor does without it, by pip's own
 
     imported = {PACKAGE_OF_MODULE.get(n, n.replace("_", "-")) for n in imported_packages()}
 

@@ -5,12 +5,12 @@ numpy and OpenCV stay as they are.
 """
 
 import importlib
-import json
 import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 
 from d2pd.errors import InstallError
@@ -41,21 +41,16 @@ def canonical(name: str) -> str:
 
 
 def installed_versions() -> dict[str, str]:
-    """Return the version of every package that pip finds, by canonical name.
+    """Return the version of every package that Python finds, by canonical name.
 
-    Raises:
-        InstallError: If this Python has no pip.
+    Not from ``pip list``, which fails where one package has no proper version.
     """
-    done = subprocess.run([*PIP, "list", "--format=json"], capture_output=True, text=True)
-    try:
-        found = json.loads(done.stdout)
-    except ValueError:
-        reason = (done.stderr.strip().splitlines() or ["no answer"])[-1]
-        raise InstallError(
-            f"{sys.executable} cannot run pip ({reason}): `python -m ensurepip` installs it, or "
-            "choose a kernel that has it"
-        ) from None
-    return {canonical(package["name"]): package["version"] for package in found}
+    found: dict[str, str] = {}
+    for package in metadata.distributions():
+        name, version = package.metadata["Name"], package.metadata["Version"]
+        if name and version:  # a folder that a removal left behind has none
+            found.setdefault(canonical(name), version)  # the first is the one that is imported
+    return found
 
 
 def constraint_lines(installed: Mapping[str, str]) -> list[str]:
@@ -132,5 +127,7 @@ def _reason(said: Sequence[str]) -> str:
             causes.append(PIN_OF_CONFLICT.sub(r"\1 \2 is installed and stays", line.strip()))
         return "; ".join(causes)
     errors = [line.removeprefix("ERROR: ") for line in said if line.startswith("ERROR: ")]
+    if errors == ["Exception:"]:  # a fault of pip: the last line of its traceback tells
+        errors = [line for line in said if line][-1:]
     words = errors[:MOST_LINES] or [line for line in said if line][-MOST_LINES:]
     return "; ".join(line.strip() for line in words) or "pip says nothing"
