@@ -72,7 +72,7 @@ COLAB = {
     "nbformat": "5.10.4",
     "ipykernel": "6.17.1",
 }
-"""Of its runtime 2025.10, as googlecolab/backend-info lists them; what is missing there is added."""
+"""Of its runtime 2025.10, as googlecolab/backend-info has it; what is missing there is added."""
 
 
 def test_nothing_that_colab_has_needs_to_be_replaced():
