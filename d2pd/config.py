@@ -189,7 +189,7 @@ def config_from_easydict(
 
     Args:
         options: Values by the names of ``EASYDICT_KEYS``. ``gpu`` is True, False or the number of
-            a GPU; None leaves a setting as the config file has it.
+            a GPU; None leaves a setting as the config file has it. Folders may be paths.
         config_file: YAML file to start from; empty for the defaults.
 
     Returns:
@@ -212,7 +212,7 @@ def config_from_easydict(
         if target.startswith("--"):
             arguments += [target] if value is True else [target, str(value)]
         else:
-            opts += [target, _device(value) if name == "gpu" else value]
+            opts += [target, _value(name, value)]
     args = train_parser().parse_args([*arguments, *(str(word) for word in opts)])
     return load_config(config_file, opts), args
 
@@ -224,6 +224,12 @@ def train_parser() -> argparse.ArgumentParser:
         "--overwrite", action="store_true", help="delete the run that OUTPUT_DIR holds, start anew"
     )
     return parser
+
+
+def _value(name: str, value: Any) -> Any:
+    if name == "gpu":
+        return _device(value)
+    return str(value) if isinstance(value, Path) else value
 
 
 def _device(gpu: Any) -> str:

@@ -1,7 +1,14 @@
 """What a user can get wrong. The command line shows these as one line and exits with code 2."""
 
 
-class UserError(Exception):
+class _ToldInOneLine(Exception):
+    """What a person needs no traceback for: IPython shows the message alone."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"d2pd: {self}"]
+
+
+class UserError(_ToldInOneLine):
     """A mistake that the user can mend; the message says what, where and the way out."""
 
 
@@ -33,7 +40,11 @@ class EngineError(UserError, ImportError):
     """The engine that was asked for is absent, broken or shadowed."""
 
 
-class RunInterrupted(Exception):
+class InstallError(UserError, RuntimeError):
+    """A package that cannot be installed as it is needed."""
+
+
+class RunInterrupted(_ToldInOneLine):
     """A run that was asked to stop, and did so with everything saved.
 
     Args:

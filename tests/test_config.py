@@ -243,6 +243,13 @@ def test_easydict_reaches_every_key_of_the_table(tmp_path):
         num_classes=2,
         eval_period=5,
         mask_on=False,
+        mirror=tmp_path / "My Drive",
+        checkpoint_minutes=10,
+        stop_after_minutes=600,
+        datasets=tmp_path / "my data",
+        weights="start.pth",
+        seed=7,
+        warmup_iters=2,
     )
     assert set(options) == set(EASYDICT_KEYS)
     cfg, args = config_from_easydict(options)
@@ -256,6 +263,13 @@ def test_easydict_reaches_every_key_of_the_table(tmp_path):
         "MODEL.ROI_HEADS.NUM_CLASSES": 2,
         "TEST.EVAL_PERIOD": 5,
         "MODEL.MASK_ON": False,
+        "CHECKPOINT.MIRROR_DIR": str(tmp_path / "My Drive"),
+        "CHECKPOINT.MINUTES": 10,
+        "CHECKPOINT.STOP_AFTER_MINUTES": 600,
+        "DATASETS.ROOT": str(tmp_path / "my data"),
+        "MODEL.WEIGHTS": "start.pth",
+        "SEED": 7,
+        "SOLVER.WARMUP_ITERS": 2,
     }
     assert {key: lookup(cfg, key) for key in wanted} == wanted
     assert (args.resume, args.eval_only, args.num_machines) == (True, True, 1)

@@ -45,11 +45,41 @@ def imported_packages() -> set[str]:
 
 def test_what_d2pd_imports_is_required():
     required = {requirement.name for requirement in requirements("requirements.txt")}
-    comes_along = {"packaging"}  # of matplotlib; the doctor does without it
+    comes_along = {"packaging", "pip"}  # of matplotlib; the doctor does without it, by pip's own
 
     imported = {PACKAGE_OF_MODULE.get(n, n.replace("_", "-")) for n in imported_packages()}
 
     assert imported - comes_along <= required
+
+
+COLAB = {
+    "torch": "2.8.0+cu126",
+    "torchvision": "0.23.0+cu126",
+    "opencv-python": "4.12.0.88",
+    "numpy": "2.0.2",
+    "pillow": "11.3.0",
+    "pandas": "2.2.2",
+    "pyyaml": "6.0.3",
+    "easydict": "1.13",
+    "matplotlib": "3.10.0",
+    "jinja2": "3.1.6",
+    "tensorboard": "2.19.0",
+    "tqdm": "4.67.1",
+    "scikit-learn": "1.6.1",
+    "termcolor": "3.1.0",
+    "pytest": "8.4.2",
+    "nbclient": "0.10.2",
+    "nbformat": "5.10.4",
+    "ipykernel": "6.17.1",
+}
+"""Of its runtime 2025.10, as googlecolab/backend-info has it; what is missing there is added."""
+
+
+def test_nothing_that_colab_has_needs_to_be_replaced():
+    wanted = {one.name: one.specifier for one in requirements("requirements.txt")}
+
+    for name, version in COLAB.items():
+        assert wanted[name].contains(version), name
 
 
 @pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])

@@ -41,6 +41,7 @@ print(json.dumps({
     "version": torch.__version__,
     "cuda": torch.version.cuda,
     "gpus": [[gpu.name, gpu.total_memory] for gpu in cuda],
+    "architectures": sorted({f"{gpu.major}{gpu.minor}" for gpu in cuda}),
     "mps": torch.backends.mps.is_available(),
 }))
 """,
@@ -104,10 +105,15 @@ def installed_version(name: str) -> str | None:
         return None
 
 
-def requirement_lines() -> list[str]:
-    """Return what d2pd asks for, one requirement a line such as ``torch>=2.8``."""
-    if REQUIREMENTS.is_file():
-        lines = REQUIREMENTS.read_text(encoding="utf-8").splitlines()
+def requirement_lines(path: Path | None = None) -> list[str]:
+    """Return what d2pd asks for, one requirement a line such as ``torch>=2.8``.
+
+    Args:
+        path: Requirements file; None for d2pd's own, or where it is not there what is installed.
+    """
+    path = path or REQUIREMENTS
+    if path.is_file():
+        lines = path.read_text(encoding="utf-8").splitlines()
         return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     return metadata.requires("d2pd") or []
 
@@ -140,15 +146,24 @@ def _wrong_requirements() -> Iterator[Finding]:
         purpose = "; the tests and the notebook need it" if name in TEST_PACKAGES else ""
         if version is None:
             yield Finding(name, status, f"not installed{purpose}", cure)
-        elif not _satisfies(version, line):
+        elif not is_satisfied(version, line):
             yield Finding(name, status, f"{version} is installed, d2pd needs {line}{purpose}", cure)
 
 
-def _satisfies(version: str, requirement: str) -> bool:
+def is_satisfied(version: str, requirement: str) -> bool:
+    """Tell whether a version is one that a requirement allows.
+
+    Args:
+        version: Of the package that is installed.
+        requirement: Such as ``torch>=2.8``.
+    """
     try:
         from packaging.requirements import Requirement
-    except ImportError:  # it comes with matplotlib, which is then reported as missing
-        return True
+    except ImportError:  # it comes with matplotlib; pip has one of its own
+        try:
+            from pip._vendor.packaging.requirements import Requirement  # type: ignore[assignment]
+        except ImportError:
+            return True
     return Requirement(requirement).specifier.contains(version, prereleases=True)
 
 

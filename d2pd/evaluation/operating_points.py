@@ -1,7 +1,7 @@
 """Precision, recall and F1 of a class over all score thresholds, and the thresholds to work at."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,7 +16,7 @@ class OperatingPoint:
 
     Attributes:
         score: The threshold.
-        precision: Share of the counted detections that are right, 0..1.
+        precision: Share of the counted detections that are right, 0..1; NaN where none is counted.
         recall: Share of the labels that are found, 0..1; NaN without labels.
         f1: Harmonic mean of the two; NaN without labels.
         fppi: False positives an image.
@@ -74,6 +74,17 @@ class OperatingCurve:
             raise ConfigError(f"false positives an image must be 0 or more, got {fppi}")
         num_within = int(np.searchsorted(self.fppi, fppi, side="right"))
         return self._point(num_within - 1) if num_within else None
+
+    def at_score(self, score: float) -> OperatingPoint:
+        """Return the point at any threshold, one that changes nothing too.
+
+        Where no detection has that score, there is no precision: NaN.
+        """
+        num_counted = int(np.searchsorted(-self.scores, -score, side="right"))
+        if num_counted:
+            return replace(self._point(num_counted - 1), score=score)
+        found = 0.0 if self.num_labels else math.nan
+        return OperatingPoint(score, precision=math.nan, recall=found, f1=found, fppi=0.0)
 
     def thinned(self, max_points: int) -> "OperatingCurve":
         """Keep so many points at most, for a drawing: dense where the curves change.

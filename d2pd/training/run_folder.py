@@ -29,14 +29,17 @@ LEFTOVERS = (*WRITTEN, *(partial_path(Path(pattern)).name for pattern in WRITTEN
 
 
 def held_run(folder: str | Path) -> str | None:
-    """Return the name of a file by which a folder holds a run; None where it holds none.
+    """Return the name of a file by which a folder holds a run; None where it holds none."""
+    return next(iter(held_traces(folder)), None)
+
+
+def held_traces(folder: str | Path) -> list[str]:
+    """Return the names of all files by which a folder holds a run.
 
     An empty file does not count: it is of a run that ended before its first line.
     """
-    for path in _matches(Path(folder), TRACES):
-        if path.is_file() and path.stat().st_size:
-            return path.name
-    return None
+    found = _matches(Path(folder), TRACES)
+    return [path.name for path in found if path.is_file() and path.stat().st_size]
 
 
 def is_of_run(path: str | Path, folder: str | Path, mirror: str | Path = "") -> bool:

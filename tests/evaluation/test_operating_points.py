@@ -255,3 +255,29 @@ def test_a_million_detections_take_seconds():
     for own in (curve(labels, found, index) for index in range(3)):
         assert own.best_f1() is not None
     assert time.process_time() - start < 10
+
+
+def test_any_threshold_has_a_point():
+    found = curve(LABELS, FOUND, 0)
+    for score in (0.9, 0.8, 0.7, 0.2):
+        index = found.scores.tolist().index(score)
+        at = found.at_score(score)
+        assert (at.precision, at.recall, at.f1, at.fppi) == tuple(
+            float(column[index]) for column in (found.precision, found.recall, found.f1, found.fppi)
+        )
+    between = found.at_score(0.5)
+    assert (between.score, between.precision, between.recall) == (0.5, 3 / 4, 3 / 4)
+    assert between.fppi == 1 / 5
+
+
+def test_a_threshold_above_all_scores_finds_nothing_and_has_no_precision():
+    at = curve(LABELS, FOUND, 0).at_score(0.95)
+    assert math.isnan(at.precision)
+    assert (at.score, at.recall, at.f1, at.fppi) == (0.95, 0.0, 0.0, 0.0)
+
+
+def test_without_labels_a_threshold_above_all_scores_has_no_recall_either():
+    nothing = labels_where(LABELS, LABELS.is_ignore)
+    at = curve(nothing, FOUND, 0).at_score(2.0)
+    assert math.isnan(at.recall)
+    assert math.isnan(at.f1)

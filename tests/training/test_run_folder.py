@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from d2pd.training.checkpoints.mirror import SMALL_FILES
-from d2pd.training.run_folder import held_run, is_of_run, remove_run
+from d2pd.training.run_folder import held_run, held_traces, is_of_run, remove_run
 
 
 @pytest.mark.parametrize(
@@ -16,6 +16,12 @@ from d2pd.training.run_folder import held_run, is_of_run, remove_run
 def test_folder_with_a_trace_of_a_run_holds_one(tmp_path, name):
     (tmp_path / name).write_text("x")
     assert held_run(tmp_path) == name
+
+
+def test_all_traces_of_a_run_are_named(tmp_path):
+    for name in ("model_0000009.pth", "metrics.json", "config.yaml"):
+        (tmp_path / name).write_text("x")
+    assert held_traces(tmp_path) == ["metrics.json", "model_0000009.pth"]
 
 
 def test_empty_trace_other_files_and_a_folder_that_is_not_there_hold_none(tmp_path):

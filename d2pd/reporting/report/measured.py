@@ -135,15 +135,9 @@ def common_threshold(curves: Sequence[OperatingCurve]) -> float:
     found = [(one, best) for one in curves if (best := one.best_f1()) is not None]
     return max(
         (best.score for _, best in found),
-        key=lambda score: (sum(_f1_at(one, score) for one, _ in found), score),
+        key=lambda score: (sum(one.at_score(score).f1 for one, _ in found), score),
         default=NO_THRESHOLD,
     )
-
-
-def _f1_at(one: OperatingCurve, score: float) -> float:
-    """Return F1 where detections of at least that score count."""
-    num_counted = int(np.searchsorted(-one.scores, -score, side="right"))
-    return float(one.f1[num_counted - 1]) if num_counted else 0.0
 
 
 def _classes(labels: LabelArrays) -> list[int]:

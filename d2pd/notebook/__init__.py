@@ -1,0 +1,1 @@
+"""What the notebooks call: the machine, Drive, packages, and a training that goes on."""
