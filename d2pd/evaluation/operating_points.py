@@ -75,6 +75,15 @@ class OperatingCurve:
         num_within = int(np.searchsorted(self.fppi, fppi, side="right"))
         return self._point(num_within - 1) if num_within else None
 
+    def at_score(self, score: float) -> OperatingPoint | None:
+        """Return the point where detections of at least that score count.
+
+        Returns:
+            The point, its ``score`` the least that counts there; None if none has that much.
+        """
+        num_within = int(np.searchsorted(-self.scores, -score, side="right"))
+        return self._point(num_within - 1) if num_within else None
+
     def thinned(self, max_points: int) -> "OperatingCurve":
         """Keep so many points at most, for a drawing: dense where the curves change.
 

@@ -142,8 +142,8 @@ def common_threshold(curves: Sequence[OperatingCurve]) -> float:
 
 def _f1_at(one: OperatingCurve, score: float) -> float:
     """Return F1 where detections of at least that score count."""
-    num_counted = int(np.searchsorted(-one.scores, -score, side="right"))
-    return float(one.f1[num_counted - 1]) if num_counted else 0.0
+    point = one.at_score(score)
+    return point.f1 if point else 0.0
 
 
 def _classes(labels: LabelArrays) -> list[int]:

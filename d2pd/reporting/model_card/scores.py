@@ -1,0 +1,178 @@
+"""The section on metrics: each dataset apart, with what its numbers rest on."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from d2pd.d2 import CfgNode
+from d2pd.evaluation.arrays import LabelArrays, labels_to_find
+from d2pd.reporting.model_card.markdown import code, names, sentence, table
+from d2pd.reporting.model_card.saved_weights import SavedWeights, Weights
+from d2pd.reporting.model_card.test_set import FINAL_TEST, TEST, TestSet, Written
+from d2pd.reporting.report.measured import Evaluated
+from d2pd.reporting.report.metric_tables import PRECISION_WORDS, number, rate_table
+from d2pd.reporting.report.training import History
+from d2pd.training.deciding.decisions import best_metrics, datasets_behind
+
+MOST_CLASSES = 30
+"""Rows of classes in a table; the others are left out, and it says so."""
+
+ROLES = {TEST: "DATASETS.TEST", FINAL_TEST: "DATASETS.FINAL_TEST"}
+NOT_MEASURED = "Not measured: no evaluation of this run has left a number."
+
+
+def metric_lines(
+    cfg: CfgNode, tests: Sequence[TestSet], weights: Weights, history: History
+) -> Iterator[str]:
+    """Yield the section's lines, without its heading.
+
+    Args:
+        cfg: Of the training.
+        tests: All sets that it was tested on.
+        weights: Those that it has left.
+        history: Its numbers over the iterations.
+    """
+    if not tests:
+        yield from ("Not measured: the configuration names no dataset to test on.", "")
+    for one in tests:
+        yield from (f"### On {code(one.name)}", "")
+        yield from _bullets(cfg, one, weights, history)
+        yield ""
+        if one.given is not None and one.found is not None:
+            yield from _precision(one.given)
+            if one.found.rates.own:
+                yield from _rates(one)
+        elif one.written is not None:
+            yield from _as_written(one.written)
+
+
+def _bullets(cfg: CfgNode, one: TestSet, weights: Weights, history: History) -> Iterator[str]:
+    if one.given is not None:
+        labels = one.given.labels
+        is_object = labels_to_find(labels)
+        yield (
+            f"- Rests on {len(labels.image_ids):,} images with {_objects(labels, is_object)} to "
+            f"find and {np.count_nonzero(~is_object):,} regions to ignore; on "
+            f"{len(one.given.detections.scores):,} detections."
+        )
+    elif one.written is not None:
+        yield (
+            f"- As {code(one.written.file)} has it. On how many images and labels it rests cannot "
+            f"be told, nor intervals or thresholds: {sentence(one.trouble)}"
+        )
+    else:
+        why = f" {sentence(one.trouble)[:1].upper()}{sentence(one.trouble)[1:]}" * bool(one.trouble)
+        yield f"- {NOT_MEASURED}{why}"
+        return
+    yield f"- {_of_which_weights(one, weights)}"
+    yield f"- {_chosen_by(cfg, one, weights, history)}"
+    yield from (f"- {sentence(note)}" for note in one.notes)
+
+
+def _objects(labels: LabelArrays, is_object: np.ndarray) -> str:
+    counts = np.bincount(labels.classes[is_object], minlength=len(labels.class_names)).tolist()
+    pairs = zip(labels.class_names, counts, strict=True)
+    return ", ".join(f"{count:,} {code(name)}" for name, count in list(pairs)[:MOST_CLASSES])
+
+
+def _of_which_weights(one: TestSet, weights: Weights) -> str:
+    """Say which file the numbers are of, as far as that is written down."""
+    file = weights.of_iteration(one.iteration)
+    if file is not None:
+        return f"The numbers are of {code(file.name)} (after iteration {one.iteration:,})."
+    if one.iteration is not None:
+        return (
+            f"The numbers are of the weights after iteration {one.iteration:,}, which are not "
+            "among the files above."
+        )
+    return (
+        "Of which weights the numbers are is not known: neither `results.json` nor `metrics.json` "
+        "has them, as after an evaluation alone (`--eval-only`), of any weights, or of labels that "
+        "have changed since."
+    )
+
+
+def _chosen_by(cfg: CfgNode, one: TestSet, weights: Weights, history: History) -> str:
+    """Say whether something was chosen by the set that it is measured on."""
+    chosen = [best for best in weights.best if best.metric and _is_behind(cfg, best.metric[0], one)]
+    watched = cfg.EARLY_STOPPING.METRIC
+    said = [_best_words(best, one) for best in chosen]
+    if history.stop is not None and _is_behind(cfg, watched, one):
+        said.append(
+            f"when to stop was chosen by {code(watched)} on this very set: every number on it is "
+            "optimistic"
+        )
+    if not said:
+        metrics = [name for name in best_metrics(cfg) if _is_behind(cfg, name, one)]
+        if metrics:
+            return f"The best model is chosen by {names(metrics)} on this very set."
+        once = ", and it was evaluated once, after the training" * (one.role == FINAL_TEST)
+        return f"Nothing was chosen by this set in this run{once}."
+    words = "; ".join(said)
+    return f"{words[0].upper()}{words[1:]}."
+
+
+def _best_words(best: SavedWeights, one: TestSet) -> str:
+    metric, value = best.metric or ("", math.nan)
+    its = "its numbers here are" if best.iteration == one.iteration else "its value there is"
+    after = "" if best.iteration is None else f", after iteration {best.iteration:,}"
+    return (
+        f"{code(best.name)} was chosen by {code(metric)} on this very set ({value:.4g}{after}): "
+        f"{its} optimistic"
+    )
+
+
+def _is_behind(cfg: CfgNode, metric: str, one: TestSet) -> bool:
+    """Tell whether a metric is measured on a set; those of the loop have no slash."""
+    return "/" in metric and one.name in datasets_behind(cfg, metric)
+
+
+def _precision(given: Evaluated) -> Iterator[str]:
+    rows = [("COCO AP, of 100", "", "")]
+    rows += [
+        (code(name), number(value), _precision_words(name, given.reasons.get(name, "")))
+        for name, value in list(given.precision.items())[: len(PRECISION_WORDS) + MOST_CLASSES]
+    ]
+    yield from table(rows)
+
+
+def _precision_words(metric: str, reason: str) -> str:
+    return sentence(reason) or PRECISION_WORDS.get(metric, "this class alone")
+
+
+def _rates(one: TestSet) -> Iterator[str]:
+    """Lay out the miss rates of every subset, in brackets their intervals."""
+    assert one.given is not None and one.found is not None
+    found = rate_table(one.given, one.found)
+    rows = [("miss rate, %", *found.head[1:])]
+    rows += [
+        (code(name), *(cell.replace("\n", "; ") for cell in cells)) for name, *cells in found.rows
+    ]
+    yield from table(rows)
+    yield from (f"Log-average miss rate, lower is better. {found.note}", "")
+
+
+def _as_written(written: Written) -> Iterator[str]:
+    values = written.metrics.get("bbox", {})
+    if values:
+        rows = [("COCO AP, of 100", "", "")]
+        rows += [
+            (code(name), number(value), _precision_words(name, ""))
+            for name, value in list(values.items())[: len(PRECISION_WORDS) + MOST_CLASSES]
+        ]
+        yield from table(rows)
+    if written.metrics.get("MR"):
+        yield from _written_rates(written.metrics["MR"])
+
+
+def _written_rates(rates: Mapping[str, float]) -> Iterator[str]:
+    """Lay out miss rates that were written down, settings by splits."""
+    splits = list(dict.fromkeys(name.rpartition("/")[2] for name in rates))[:MOST_CLASSES]
+    settings = list(dict.fromkeys(name.rpartition("/")[0] for name in rates))[:MOST_CLASSES]
+    rows = [["miss rate, %", *map(code, splits)]]
+    for setting in settings:
+        values = (rates.get(f"{setting}/{split}", math.nan) for split in splits)
+        rows.append([code(setting), *(number(value) for value in values)])
+    yield from table(rows)
+    yield from ("Log-average miss rate, lower is better.", "")
