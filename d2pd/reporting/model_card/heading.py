@@ -1,12 +1,11 @@
 """The head of a card: what the weights are, and what to do with them."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from d2pd.data.modality import CAMERAS
 from d2pd.d2 import CfgNode
-from d2pd.reporting.model_card.markdown import code, names, sentence, table
+from d2pd.data.modality import CAMERAS
+from d2pd.reporting.model_card.markdown import code, names, rounded_down, sentence, table
 from d2pd.reporting.model_card.saved_weights import SavedWeights, Weights
 from d2pd.reporting.report.run_facts import model_words, size_words
 
@@ -46,13 +45,11 @@ def model_lines(
     ]
     for file in ([weights.last] if weights.last else []) + [*weights.best]:
         rows.append(("weights", _file_words(file)))
-    rows += [("trained", " to ".join(dict.fromkeys(dates)) or "when is not written down")]
-    rows += [("training", sentence(status))]
+    days = " to ".join(dict.fromkeys(dates)) or "when is not written down"
+    rows.append(("training", f"{sentence(status.rstrip('.'))} ({days})"))
     rows += list(_origin(run, weights.last))
     yield from table([("", ""), *rows])
-    for fault in weights.faults:
-        yield from (f"- Not among the weights: {sentence(fault)}",)
-    yield from [""] * bool(weights.faults)
+    yield from (f"- Not among the weights: {sentence(fault)}" for fault in weights.faults)
 
 
 def use_lines(
@@ -76,12 +73,14 @@ def use_lines(
     if file is None:
         yield from ("There are no weights to use.", "")
         return
-    threshold = "" if score is None else f", threshold={math.floor(1000 * score) / 1000:g}"
+    least = "" if score is None else rounded_down(score)
+    options = f"--threshold {least} " if least else ""
+    threshold = f", threshold={least}" if least else ""
     yield from (
         "In the folder of this card:",
         "",
         "```sh",
-        f"python -m d2pd predict --weights {file.name} --help",
+        f"python -m d2pd predict --weights {file.name} {options}PICTURES_OR_VIDEOS",
         "```",
         "",
         "```python",
@@ -98,7 +97,7 @@ def use_lines(
 def _file_words(file: SavedWeights) -> str:
     words = f"{code(file.name)}, {_size(file.num_bytes)}, sha256 {code(file.sha256)}..."
     if file.iteration is not None:
-        words += f", after iteration {file.iteration:,}"
+        words += f", after iteration {file.iteration:,} (counted from 0)"
     if file.metric is not None:
         words += f", the best by {code(file.metric[0])}"
     return words

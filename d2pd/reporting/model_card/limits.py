@@ -11,7 +11,7 @@ from d2pd.evaluation.error_counts import ANY_REASON
 from d2pd.modeling.build import SSD_SEG
 from d2pd.modeling.ssd_parts import build_anchor_shapes
 from d2pd.reporting.model_card.image_facts import ImageFacts
-from d2pd.reporting.model_card.markdown import code, names
+from d2pd.reporting.model_card.markdown import code, names, rounded_down
 from d2pd.reporting.model_card.test_set import TestSet
 from d2pd.reporting.model_card.training_data import TrainingData
 from d2pd.reporting.report.error_tables import OCCLUSION_WORDS
@@ -49,8 +49,7 @@ def limit_lines(
         *_drawn(learnt, tested),
         *_overlap(learnt, tested),
         *_daytime(learnt, tested),
-        f"It was made for {_cameras(cfg)}: pictures of another camera, or in other colours, are "
-        "nothing it knows.",
+        f"It knows pictures of {_cameras(cfg)}; those of another camera are strange to it.",
         *_missed(tests),
         *_anchors(cfg),
         *_little_learnt(training),
@@ -121,7 +120,7 @@ def _missed(tests: Sequence[TestSet]) -> Iterator[str]:
         if one.found is None:
             continue
         bands = [
-            (OCCLUSION_WORDS.get(row.band, f"{row.band} high"), row.num_cases, row.num_labels)
+            (OCCLUSION_WORDS.get(row.band, f"height {row.band}"), row.num_cases, row.num_labels)
             for row in one.found.counts
             if row.kind == "miss" and row.reason == ANY_REASON
             if row.by in ("height", "occlusion") and row.num_labels
@@ -134,8 +133,8 @@ def _missed(tests: Sequence[TestSet]) -> Iterator[str]:
                 for band, missed, total in bands
             )
             yield (
-                f"Missed on {code(one.name)} at score {one.found.score_threshold:.3g}, the worst "
-                f"first: {'; '.join(shares)}."
+                f"Missed on {code(one.name)} at score {rounded_down(one.found.score_threshold)}, "
+                f"the worst first: {'; '.join(shares)}."
             )
 
 

@@ -1,5 +1,6 @@
 """Markdown with text of files in it: whatever a name holds, it stays text."""
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 
@@ -34,6 +35,14 @@ def names(texts: Sequence[object]) -> str:
     more = len(texts) - MOST_NAMES
     shown = [code(text) for text in texts[:MOST_NAMES]]
     return ", ".join([*shown, f"{more:,} more"] if more > 0 else shown)
+
+
+def rounded_down(score: float) -> str:
+    """Return a threshold in three digits that still lets in what has this very score."""
+    if not 0 < score < math.inf:
+        return f"{score:g}"
+    factor = 10.0 ** (2 - math.floor(math.log10(score)))
+    return f"{math.floor(score * factor + 1e-9) / factor:g}"
 
 
 def table(rows: Sequence[Sequence[str]]) -> Iterator[str]:

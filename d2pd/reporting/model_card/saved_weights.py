@@ -1,6 +1,7 @@
 """The weights that a run has left: which file is what, and what it says of its training."""
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,10 @@ from d2pd.training.checkpoints.training_state import read_training
 
 DIGITS = 12
 """Of a SHA-256, which tell files apart."""
+
+
+_BEST_NAME = re.compile(r"model_best[\w.-]*\.pth", re.ASCII)
+"""What a run calls its best models; whatever else has such a name is not of it."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,7 @@ def read_saved_weights(output_dir: Path) -> Weights:
     except UserError as error:
         faults.append(str(error).removeprefix("cannot resume: "))
     best = []
-    for path in sorted(output_dir.glob(BEST_PATTERN)):
+    for path in filter(_is_best, sorted(output_dir.glob(BEST_PATTERN))):
         try:
             _, rest = read_training(path, ())
         except UserError as error:
@@ -88,6 +93,10 @@ def read_saved_weights(output_dir: Path) -> Weights:
             )
         )
     return Weights(last, tuple(best), tuple(faults))
+
+
+def _is_best(path: Path) -> bool:
+    return _BEST_NAME.fullmatch(path.name) is not None
 
 
 def _file(path: Path) -> tuple[str, int, str]:

@@ -9,16 +9,17 @@ from d2pd.d2 import CfgNode
 from d2pd.evaluation.arrays import LabelArrays, labels_to_find
 from d2pd.reporting.model_card.markdown import code, names, sentence, table
 from d2pd.reporting.model_card.saved_weights import SavedWeights, Weights
-from d2pd.reporting.model_card.test_set import FINAL_TEST, TEST, TestSet, Written
-from d2pd.reporting.report.measured import Evaluated
-from d2pd.reporting.report.metric_tables import PRECISION_WORDS, number, rate_table
+from d2pd.reporting.model_card.test_set import FINAL_TEST, TestSet, Written
+from d2pd.reporting.report.measured import Evaluated, Measured
+from d2pd.reporting.report.metric_tables import PRECISION_WORDS, interval, number
 from d2pd.reporting.report.training import History
 from d2pd.training.deciding.decisions import best_metrics, datasets_behind
 
 MOST_CLASSES = 30
 """Rows of classes in a table; the others are left out, and it says so."""
 
-ROLES = {TEST: "DATASETS.TEST", FINAL_TEST: "DATASETS.FINAL_TEST"}
+MOST_SETTINGS = 60
+LOWER_IS_BETTER = "Log-average miss rate, lower is better."
 NOT_MEASURED = "Not measured: no evaluation of this run has left a number."
 
 
@@ -42,7 +43,7 @@ def metric_lines(
         if one.given is not None and one.found is not None:
             yield from _precision(one.given)
             if one.found.rates.own:
-                yield from _rates(one)
+                yield from _rates(one.given, one.found)
         elif one.written is not None:
             yield from _as_written(one.written)
 
@@ -129,7 +130,7 @@ def _is_behind(cfg: CfgNode, metric: str, one: TestSet) -> bool:
 
 
 def _precision(given: Evaluated) -> Iterator[str]:
-    rows = [("COCO AP, of 100", "", "")]
+    rows = [("COCO AP, of 100", "value", "")]
     rows += [
         (code(name), number(value), _precision_words(name, given.reasons.get(name, "")))
         for name, value in list(given.precision.items())[: len(PRECISION_WORDS) + MOST_CLASSES]
@@ -141,22 +142,35 @@ def _precision_words(metric: str, reason: str) -> str:
     return sentence(reason) or PRECISION_WORDS.get(metric, "this class alone")
 
 
-def _rates(one: TestSet) -> Iterator[str]:
-    """Lay out the miss rates of every subset, in brackets their intervals."""
-    assert one.given is not None and one.found is not None
-    found = rate_table(one.given, one.found)
-    rows = [("miss rate, %", *found.head[1:])]
-    rows += [
-        (code(name), *(cell.replace("\n", "; ") for cell in cells)) for name, *cells in found.rows
-    ]
+def _rates(given: Evaluated, found: Measured) -> Iterator[str]:
+    """Lay out the miss rates of every subset, settings by splits."""
+    rates = found.rates.own
+    splits = list(dict.fromkeys(name.rpartition("/")[2] for name in rates))
+    settings = list(dict.fromkeys(name.rpartition("/")[0] for name in rates))[:MOST_SETTINGS]
+    sizes = (rates[f"{settings[0]}/{split}"].num_images for split in splits)
+    heads = (f"{split}, {size:,} images" for split, size in zip(splits, sizes, strict=True))
+    rows = [["miss rate, %", *heads]]
+    for setting in settings:
+        rows.append([code(setting), *(_rate(found, f"{setting}/{split}") for split in splits)])
     yield from table(rows)
-    yield from (f"Log-average miss rate, lower is better. {found.note}", "")
+    yield (
+        f"{LOWER_IS_BETTER} By the {given.mode} rules, IoU {given.iou_threshold:g}. In brackets: "
+        "95 % interval over images drawn again. In parentheses: labels to find. –: there are none."
+    )
+    if len(settings) == MOST_SETTINGS:
+        yield f"The first {MOST_SETTINGS} rows are shown."
+    yield ""
+
+
+def _rate(found: Measured, name: str) -> str:
+    rate, between = found.rates.own[name], interval(found.rates, name)
+    return f"{number(rate.value)}{f' [{between}]' * bool(between)} ({rate.num_labels:,})"
 
 
 def _as_written(written: Written) -> Iterator[str]:
     values = written.metrics.get("bbox", {})
     if values:
-        rows = [("COCO AP, of 100", "", "")]
+        rows = [("COCO AP, of 100", "value", "")]
         rows += [
             (code(name), number(value), _precision_words(name, ""))
             for name, value in list(values.items())[: len(PRECISION_WORDS) + MOST_CLASSES]
@@ -169,10 +183,10 @@ def _as_written(written: Written) -> Iterator[str]:
 def _written_rates(rates: Mapping[str, float]) -> Iterator[str]:
     """Lay out miss rates that were written down, settings by splits."""
     splits = list(dict.fromkeys(name.rpartition("/")[2] for name in rates))[:MOST_CLASSES]
-    settings = list(dict.fromkeys(name.rpartition("/")[0] for name in rates))[:MOST_CLASSES]
+    settings = list(dict.fromkeys(name.rpartition("/")[0] for name in rates))[:MOST_SETTINGS]
     rows = [["miss rate, %", *map(code, splits)]]
     for setting in settings:
         values = (rates.get(f"{setting}/{split}", math.nan) for split in splits)
         rows.append([code(setting), *(number(value) for value in values)])
     yield from table(rows)
-    yield from ("Log-average miss rate, lower is better.", "")
+    yield from (LOWER_IS_BETTER, "")

@@ -1,4 +1,4 @@
-"""What a run has measured on a dataset: from its detections, else the numbers that it wrote down."""
+"""What a run has measured on a dataset: from its detections, else as it wrote it down."""
 
 import math
 from collections.abc import Mapping

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from d2pd.d2 import CfgNode
 from d2pd.evaluation.operating_points import OperatingPoint
 from d2pd.modeling.build import SSD_SEG
-from d2pd.reporting.model_card.markdown import code, table
+from d2pd.reporting.model_card.markdown import code, rounded_down, table
 from d2pd.reporting.model_card.test_set import TEST, TestSet
-from d2pd.reporting.report.measured import MOST_CLASSES, Measured
+from d2pd.reporting.report.measured import MOST_CLASSES, Evaluated, Measured
 from d2pd.reporting.report.metric_tables import NOT_COMPUTED, number
 
 WANTED_FPPI = 0.1
@@ -39,7 +39,8 @@ def threshold_lines(cfg: CfgNode, tests: Sequence[TestSet]) -> Iterator[str]:
     if chosen is None or chosen.found is None or chosen.given is None:
         yield "Not measured: that takes labels, and detections that find some of them."
     else:
-        yield from table([HEAD, *_rows(chosen, tests)])
+        others = [one for one in tests if one is not chosen]
+        yield from table([HEAD, *_rows(chosen.given, chosen.found, others)])
         yield (
             f"Detections from the score on count; IoU {chosen.given.iou_threshold:g} with a label "
             "makes one right. FPPI: false positives per image. A score chosen on a set looks a "
@@ -50,7 +51,7 @@ def threshold_lines(cfg: CfgNode, tests: Sequence[TestSet]) -> Iterator[str]:
         if len(chosen.found.curves) > 1:
             yield (
                 "The one score for all classes, where the mean of their F1 is best: "
-                f"{chosen.found.score_threshold:.3g}."
+                f"{rounded_down(chosen.found.score_threshold)}."
             )
     key, floor = _floor(cfg)
     yield from (
@@ -65,26 +66,25 @@ def _has_point(found: Measured) -> bool:
     return any(curve.best_f1() is not None for curve in found.curves.values())
 
 
-def _rows(chosen: TestSet, tests: Sequence[TestSet]) -> Iterator[Sequence[str]]:
-    assert chosen.found is not None and chosen.given is not None
-    for index, curve in chosen.found.curves.items():
-        name = chosen.given.labels.class_names[index]
-        best = curve.best_f1()
-        yield _row(name, "best F1", chosen.name, best)
-        for other in tests if best is not None else ():
-            if other is not chosen and other.given is not None and other.found is not None:
-                yield from _again(name, best, other)
-        yield _row(name, f"FPPI {WANTED_FPPI:g}", chosen.name, curve.at_fppi(WANTED_FPPI))
+def _rows(given: Evaluated, found: Measured, others: Sequence[TestSet]) -> Iterator[Sequence[str]]:
+    for index, curve in found.curves.items():
+        name, best = given.labels.class_names[index], curve.best_f1()
+        yield _row(name, "best F1", given.name, best)
+        for other in others:
+            if best is not None and other.given is not None and other.found is not None:
+                yield from _again(name, best, other.given, other.found)
+        yield _row(name, f"FPPI {WANTED_FPPI:g}", given.name, curve.at_fppi(WANTED_FPPI))
 
 
-def _again(name: str, best: OperatingPoint | None, other: TestSet) -> Iterator[Sequence[str]]:
+def _again(
+    name: str, best: OperatingPoint, given: Evaluated, found: Measured
+) -> Iterator[Sequence[str]]:
     """Yield what a score gives on another set, where that has the class."""
-    assert other.given is not None and other.found is not None
-    names = other.given.labels.class_names
-    curve = other.found.curves.get(names.index(name)) if name in names else None
-    if curve is not None and best is not None:
-        score = f"{best.score:.3g}"
-        yield _row(name, "that score", other.name, curve.at_score(best.score), score)
+    names = given.labels.class_names
+    curve = found.curves.get(names.index(name)) if name in names else None
+    if curve is not None:
+        point = curve.at_score(best.score)
+        yield _row(name, "the same", given.name, point, rounded_down(best.score))
 
 
 def _row(
@@ -94,7 +94,7 @@ def _row(
         return (code(name), purpose, score or NOT_COMPUTED, code(where), *[NOT_COMPUTED] * 4)
     values = (point.precision, point.recall, point.f1, point.fppi)
     numbers = (number(value, 3) for value in values)
-    return (code(name), purpose, score or f"{point.score:.3g}", code(where), *numbers)
+    return (code(name), purpose, score or rounded_down(point.score), code(where), *numbers)
 
 
 def _floor(cfg: CfgNode) -> tuple[str, float]:

@@ -23,9 +23,10 @@ from d2pd.reporting.model_card.trained_on import training_lines
 from d2pd.reporting.model_card.training_data import read_training_data
 from d2pd.reporting.report.run_config import read_run_config, register_datasets
 from d2pd.reporting.report.status import run_status
-from d2pd.reporting.report.training import read_history
+from d2pd.reporting.report.training import History, read_history
 
 NAME = "model_card.md"
+_BLANKS = re.compile("\n{3,}")
 _DATED = re.compile(r"=== .*, (\d{4}-\d\d-\d\d) \d\d:\d\d:\d\d ===$")
 
 
@@ -44,7 +45,8 @@ def write_model_card(output_dir: str | Path) -> Path:
         UserError: If the card cannot be written.
     """
     folder = Path(output_dir)
-    write_file(folder / NAME, "\n".join(card_lines(folder)).rstrip("\n") + "\n")
+    text = "\n".join(card_lines(folder))
+    write_file(folder / NAME, _BLANKS.sub("\n\n", text).rstrip() + "\n")
     return folder / NAME
 
 
@@ -64,7 +66,7 @@ def card_lines(output_dir: Path) -> Iterator[str]:
         register_datasets(one)
     history = read_history(output_dir)
     training, tests = read_training_data(cfg, run), read_test_sets(cfg, output_dir, history)
-    status, words = run_status(output_dir, history, cfg.SOLVER.MAX_ITER)
+    is_ended, words = _how_far(output_dir, history, weights, cfg.SOLVER.MAX_ITER)
     chosen, class_names = deciding_set(tests), class_names_of(cfg, {"run": run})
     iteration = weights.last.iteration if weights.last else None
     sections = {
@@ -73,14 +75,18 @@ def card_lines(output_dir: Path) -> Iterator[str]:
         "Trained on": training_lines(cfg, training, iteration),
         "Metrics": metric_lines(cfg, tests, weights, history),
         "Threshold": threshold_lines(cfg, tests),
-        "Limits": limit_lines(cfg, training, tests, words if status == "unfinished" else ""),
+        "Limits": limit_lines(cfg, training, tests, "" if is_ended else words),
         "Configuration": configuration_lines(cfg, file, weights.last.name if weights.last else ""),
     }
     yield from (f"# Model card: {code(output_dir.resolve().name)}", "")
-    yield f"Written by d2pd {__version__} from what the training has left in this folder."
+    yield from (
+        f"Written by d2pd {__version__} from what the training has left in this folder.",
+        "",
+    )
     for title, lines in sections.items():
-        yield from ("", f"## {title}", "")
+        yield from (f"## {title}", "")
         yield from lines
+        yield ""
 
 
 def run_dates(output_dir: Path) -> list[str]:
@@ -91,6 +97,19 @@ def run_dates(output_dir: Path) -> list[str]:
         return []
     days = [found[1] for line in text.splitlines() if (found := _DATED.search(line))]
     return [days[0], days[-1]] if days else []
+
+
+def _how_far(
+    output_dir: Path, history: History, weights: Weights, max_iter: int
+) -> tuple[bool, str]:
+    """Tell whether a training came to its end, and how far it came, in a sentence."""
+    status, words = run_status(output_dir, history, max_iter)
+    iteration = weights.last.iteration if weights.last else None
+    is_short = status == "finished" and iteration is not None and iteration + 1 < max_iter
+    if status != "unfinished" and not is_short:
+        return True, words
+    newest = "" if iteration is None else f"; the newest weights are after iteration {iteration:,}"
+    return False, f"The training has not come to its end of {max_iter:,} iterations{newest}."
 
 
 def _run(weights: Weights) -> Mapping[str, Any]:
