@@ -3,17 +3,28 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from report_toys import HOSTILE, near_labels, write_config, write_metrics, write_predictions
+from hypothesis import given
+from hypothesis import strategies as st
+from report_toys import (
+    HOSTILE,
+    QUICK,
+    near_labels,
+    write_config,
+    write_metrics,
+    write_predictions,
+)
 
 from d2pd.config import load_config
 from d2pd.data.records import load_records, load_train_records
 from d2pd.data.registration import register_from_config
 from d2pd.errors import ConfigError, MissingFileError, UserError
+from d2pd.reporting.model_card.markdown import code, counted, rounded_down, sentence
 from d2pd.reporting.model_card.write import write_model_card
 from d2pd.training.checkpoints.run_identity import describe_run
 from d2pd.training.results import write_results
@@ -49,7 +60,7 @@ def hand_made_config(folder, class_names, more=()):
     (folder / "train.csv").write_text(TRAIN)
     (folder / "valid.csv").write_text(VALID)
     (folder / "final.csv").write_text(FINAL)
-    cfg = load_config("configs/quick/faster_rcnn_synthetic.yaml", ["MODEL.DEVICE", "cpu"])
+    cfg = load_config(QUICK, ["MODEL.DEVICE", "cpu"])
     entry = cfg.DATASETS.REGISTER.synthetic_val.clone()
     cfg.DATASETS.REGISTER.clear()
     entry.FORMAT, entry.IMAGES, entry.CLASSES = "csv", "images", list(class_names)
@@ -93,7 +104,7 @@ def run(cfg):
 
 
 def finish(cfg):
-    folder = load_folder(cfg)
+    folder = begin(cfg)
     write_metrics(folder)
     write_predictions(folder, detections("mine_valid", FOUND), "mine_valid")
     final = detections("mine_final", [("e.png", 10, 0.5), ("e.png", 120, 0.3)])
@@ -106,7 +117,7 @@ def finish(cfg):
     return folder
 
 
-def load_folder(cfg):
+def begin(cfg):
     """Write what a run writes first; register its datasets."""
     folder = write_run_config(cfg)
     register_from_config(cfg)
@@ -114,8 +125,6 @@ def load_folder(cfg):
 
 
 def write_run_config(cfg):
-    from pathlib import Path
-
     folder = Path(cfg.OUTPUT_DIR)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(cfg.dump())
@@ -198,7 +207,7 @@ def test_metrics_say_what_they_rest_on(run):
     assert ["`AP-cyclist`", "–", "the labels hold no cyclist"] in rows(valid)
     # Recall .75 at IoU .5: 51 of 101 points at precision 1, 25 at .75, none beyond.
     assert measured_precision(valid)["AP50"] == pytest.approx((51 + 25 * 0.75) / 1.01, abs=0.01)
-    assert "Rests on 1 images with 1 `person`" in final
+    assert "Rests on 1 image with 1 `person`" in final
     assert "Nothing was chosen by this set in this run, and it was evaluated once" in final
 
 
@@ -229,7 +238,7 @@ def test_a_best_model_is_called_optimistic_on_the_set_that_chose_it(run, cfg):
         "`model_best.pth` was chosen by `bbox/AP` on this very set (12, after iteration 40): its "
         "value there is optimistic."
     )
-    assert words.replace("`model_best", "`model_best") in valid
+    assert words in valid
     assert "optimistic" not in final
     assert "after iteration 40 (counted from 0), the best by `bbox/AP`" in section(card, "Model")
 
@@ -250,7 +259,7 @@ def test_limits_come_from_the_facts(run):
 
     assert "It has learnt from 2 images alone." in limits
     assert "few labels of `person` (1), `cyclist` (1)" in limits
-    assert "`mine_valid` is a small test: of its 4 labels each is worth 25.0 points" in limits
+    assert "`mine_valid` is a small test, of 4 labels: each is worth 25.0 points" in limits
     assert (
         "**Tested on what it has learnt:** 1 of 2 images of `mine_valid` were trained on"
     ) in limits
@@ -319,7 +328,7 @@ def kaist_run(folder, sets):
     entry.ANNOTATIONS, entry.IMAGES = "../kaist.json", "../images"
     cfg.INPUT.MODALITY, cfg.MODEL.ROI_HEADS.NUM_CLASSES = "lwir", 1
     cfg.DATASETS.TEST = cfg.DATASETS.FINAL_TEST = ()
-    return load_folder(cfg)
+    return begin(cfg)
 
 
 def test_kaist_by_day_alone_with_its_licence(tmp_path):
@@ -342,13 +351,13 @@ def test_kaist_by_day_and_night_is_no_limit(tmp_path):
 
 
 def test_lowest_anchors_of_ssd_are_a_limit(tmp_path, quick_opts):
-    cfg = load_config("configs/quick/ssd_seg_synthetic.yaml", quick_opts[:6])
+    cfg = load_config(QUICK.with_name("ssd_seg_synthetic.yaml"), quick_opts[:6])
     cfg.OUTPUT_DIR = str(tmp_path / "run")
     cfg.MODEL.DEVICE = "cpu"
     cfg.MODEL.ANCHOR_GENERATOR.SIZES[0] = [20.0]
     cfg.MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS[0] = [4.0]  # 40 px high, 10 wide
     cfg.MODEL.SSD.IOU_THRESHOLD = 0.5
-    folder = load_folder(cfg)
+    folder = begin(cfg)
 
     limits = section(card_of(folder), "Limits")
 
@@ -444,7 +453,7 @@ def test_labels_that_are_gone_are_told_of_as_the_checkpoint_has_them(run, tmp_pa
         r"what they have learnt from: 2 images, labels of digest `[0-9a-f]{12}`", trained
     )
     assert "It has learnt from 2 images alone." in section(card, "Limits")
-    assert "no such" in section(card, "Metrics") or "not there" in section(card, "Metrics")
+    assert section(card, "Metrics").count("Not measured") == 1  # metrics.json knows the other
 
 
 def test_labels_that_have_changed_are_not_passed_off_as_those_of_the_training(run, tmp_path):
@@ -547,3 +556,40 @@ def test_names_of_files_stay_names(tmp_path):
     for block in re.findall(r"(?m)(?:^\|.*\n)+", card):
         assert len({line.count("|") for line in block.splitlines()}) == 1
     assert "model_best_" not in card
+
+
+def test_a_great_many_classes_leave_a_card_that_can_be_read(tmp_path):
+    names = ["person", "cyclist", *(f"kind {number}" for number in range(200))]
+    run = finish(hand_made_config(tmp_path / "data", names, ["MODEL.ROI_HEADS.NUM_CLASSES", 202]))
+
+    card = card_of(run)
+
+    assert "182 more" in section(card, "Model")
+    assert "The first 60 of 208 rows are shown." in card
+    assert "The 10 classes with the most labels are shown." in card
+    assert len(card.splitlines()) < 350
+
+
+@given(st.floats(min_value=5e-324, max_value=1e300))
+def test_a_threshold_in_three_digits_lets_in_what_has_its_score(score):
+    shown = float(rounded_down(score))
+
+    assert shown <= score
+    assert shown > 0.989 * score or score < 1e-300  # where floats have few digits themselves
+
+
+@pytest.mark.parametrize(
+    ("score", "shown"), [(0.9, "0.9"), (0.57, "0.57"), (0.18079, "0.18"), (1.0, "1"), (0.0, "0")]
+)
+def test_thresholds_are_as_short_as_they_can_be(score, shown):
+    assert rounded_down(score) == shown
+
+
+def test_text_of_files_is_one_line_without_markup():
+    assert code("a`b|c\nd") == "`a'b/c d`"
+    assert code("") == "–"
+    assert code("x" * 500) == f"`{'x' * 119}…`"
+    assert sentence("<b>_a_ and snake_case|*") == r"\<b\>\_a\_ and snake_case/\*"
+    assert sentence("https://x www.y a@b") == r"https:\//x www\.y a\@b"
+    assert counted(1, "image") == "1 image"
+    assert counted(2000, "image") == "2,000 images"

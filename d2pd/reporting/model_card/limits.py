@@ -11,7 +11,7 @@ from d2pd.evaluation.error_counts import ANY_REASON
 from d2pd.modeling.build import SSD_SEG
 from d2pd.modeling.ssd_parts import build_anchor_shapes
 from d2pd.reporting.model_card.image_facts import ImageFacts
-from d2pd.reporting.model_card.markdown import code, names, rounded_down
+from d2pd.reporting.model_card.markdown import code, counted, listed, names, rounded_down
 from d2pd.reporting.model_card.test_set import TestSet
 from d2pd.reporting.model_card.training_data import TrainingData
 from d2pd.reporting.report.error_tables import OCCLUSION_WORDS
@@ -153,14 +153,14 @@ def _anchors(cfg: CfgNode) -> Iterator[str]:
 
 def _little_learnt(training: TrainingData) -> Iterator[str]:
     if training.num_images is not None and training.num_images < FEW_IMAGES:
-        yield f"It has learnt from {training.num_images:,} images alone."
+        yield f"It has learnt from {counted(training.num_images, 'image')} alone."
     counts: dict[str, int] = {}
     for one in training.sets:
         for name, number in (one.num_labels or {}).items():
             counts[name] = counts.get(name, 0) + number
     few = [f"{code(name)} ({count:,})" for name, count in counts.items() if count < FEW_LABELS]
     if few:
-        yield f"It has learnt from few labels of {_joined(few)}."
+        yield f"It has learnt from few labels of {listed(few)}."
 
 
 def _little_tested(tests: Sequence[TestSet]) -> Iterator[str]:
@@ -171,7 +171,7 @@ def _little_tested(tests: Sequence[TestSet]) -> Iterator[str]:
         number = int(np.count_nonzero(labels_to_find(labels)))
         if 0 < number < FEW_LABELS:
             yield (
-                f"{code(one.name)} is a small test: of its {number:,} labels each is worth "
+                f"{code(one.name)} is a small test, of {counted(number, 'label')}: each is worth "
                 f"{100 / number:.1f} points of recall."
             )
         of_class = np.bincount(
@@ -183,7 +183,7 @@ def _little_tested(tests: Sequence[TestSet]) -> Iterator[str]:
             if count < FEW_LABELS and number >= FEW_LABELS
         ]
         if few:
-            yield f"Few labels in {code(one.name)}, so vague numbers: {_joined(few)}."
+            yield f"Few labels in {code(one.name)}, so vague numbers: {listed(few)}."
 
 
 def _licences(training: TrainingData, learnt: Sequence[Named]) -> Iterator[str]:
@@ -193,8 +193,3 @@ def _licences(training: TrainingData, learnt: Sequence[Named]) -> Iterator[str]:
     unknown = [one.name for one in training.sets if one.name not in drawn]
     if unknown:
         yield f"The licence of {names(unknown)} is not known to d2pd."
-
-
-def _joined(words: Sequence[str], most: int = 20) -> str:
-    more = len(words) - most
-    return ", ".join([*words[:most], *([f"{more:,} more"] if more > 0 else [])])

@@ -1,8 +1,8 @@
 """Markdown with text of files in it: whatever a name holds, it stays text."""
 
-import math
 import re
 from collections.abc import Iterator, Sequence
+from decimal import ROUND_FLOOR, Context
 
 from d2pd.markdown_table import cell, markdown_table
 
@@ -32,17 +32,24 @@ def sentence(text: str) -> str:
 
 def names(texts: Sequence[object]) -> str:
     """Return names in a row, as code; of a great many the first."""
-    more = len(texts) - MOST_NAMES
-    shown = [code(text) for text in texts[:MOST_NAMES]]
-    return ", ".join([*shown, f"{more:,} more"] if more > 0 else shown)
+    return listed([code(text) for text in texts])
+
+
+def listed(words: Sequence[str]) -> str:
+    """Return words of this module's functions in a row; of a great many the first."""
+    more = len(words) - MOST_NAMES
+    return ", ".join([*words[:MOST_NAMES], *([f"{more:,} more"] if more > 0 else [])])
+
+
+def counted(number: int, what: str) -> str:
+    """Return a number of things: ``1 image``, ``2 images``."""
+    return f"{number:,} {what}{'s' * (number != 1)}"
 
 
 def rounded_down(score: float) -> str:
     """Return a threshold in three digits that still lets in what has this very score."""
-    if not 0 < score < math.inf:
-        return f"{score:g}"
-    factor = 10.0 ** (2 - math.floor(math.log10(score)))
-    return f"{math.floor(score * factor + 1e-9) / factor:g}"
+    digits = Context(prec=3, rounding=ROUND_FLOOR).create_decimal(repr(float(score)))
+    return f"{float(digits):g}"
 
 
 def table(rows: Sequence[Sequence[str]]) -> Iterator[str]:

@@ -7,18 +7,20 @@ import numpy as np
 
 from d2pd.d2 import CfgNode
 from d2pd.evaluation.arrays import LabelArrays, labels_to_find
-from d2pd.reporting.model_card.markdown import code, names, sentence, table
+from d2pd.reporting.model_card.markdown import code, counted, listed, names, sentence, table
 from d2pd.reporting.model_card.saved_weights import SavedWeights, Weights
 from d2pd.reporting.model_card.test_set import FINAL_TEST, TestSet, Written
 from d2pd.reporting.report.measured import Evaluated, Measured
-from d2pd.reporting.report.metric_tables import PRECISION_WORDS, interval, number
+from d2pd.reporting.report.metric_tables import (
+    NOT_COMPUTED,
+    PRECISION_WORDS,
+    interval,
+    number,
+)
 from d2pd.reporting.report.training import History
 from d2pd.training.deciding.decisions import best_metrics, datasets_behind
 
-MOST_CLASSES = 30
-"""Rows of classes in a table; the others are left out, and it says so."""
-
-MOST_SETTINGS = 60
+MOST_ROWS = 60
 LOWER_IS_BETTER = "Log-average miss rate, lower is better."
 NOT_MEASURED = "Not measured: no evaluation of this run has left a number."
 
@@ -41,7 +43,7 @@ def metric_lines(
         yield from _bullets(cfg, one, weights, history)
         yield ""
         if one.given is not None and one.found is not None:
-            yield from _precision(one.given)
+            yield from _precision(one.given.precision, one.given.reasons)
             if one.found.rates.own:
                 yield from _rates(one.given, one.found)
         elif one.written is not None:
@@ -53,9 +55,10 @@ def _bullets(cfg: CfgNode, one: TestSet, weights: Weights, history: History) -> 
         labels = one.given.labels
         is_object = labels_to_find(labels)
         yield (
-            f"- Rests on {len(labels.image_ids):,} images with {_objects(labels, is_object)} to "
-            f"find and {np.count_nonzero(~is_object):,} regions to ignore; on "
-            f"{len(one.given.detections.scores):,} detections."
+            f"- Rests on {counted(len(labels.image_ids), 'image')} with "
+            f"{_objects(labels, is_object)} to find and "
+            f"{counted(int(np.count_nonzero(~is_object)), 'region')} to ignore; on "
+            f"{counted(len(one.given.detections.scores), 'detection')}."
         )
     elif one.written is not None:
         yield (
@@ -74,7 +77,7 @@ def _bullets(cfg: CfgNode, one: TestSet, weights: Weights, history: History) -> 
 def _objects(labels: LabelArrays, is_object: np.ndarray) -> str:
     counts = np.bincount(labels.classes[is_object], minlength=len(labels.class_names)).tolist()
     pairs = zip(labels.class_names, counts, strict=True)
-    return ", ".join(f"{count:,} {code(name)}" for name, count in list(pairs)[:MOST_CLASSES])
+    return listed([f"{count:,} {code(name)}" for name, count in pairs])
 
 
 def _of_which_weights(one: TestSet, weights: Weights) -> str:
@@ -129,37 +132,36 @@ def _is_behind(cfg: CfgNode, metric: str, one: TestSet) -> bool:
     return "/" in metric and one.name in datasets_behind(cfg, metric)
 
 
-def _precision(given: Evaluated) -> Iterator[str]:
-    rows = [("COCO AP, of 100", "value", "")]
-    rows += [
-        (code(name), number(value), _precision_words(name, given.reasons.get(name, "")))
-        for name, value in list(given.precision.items())[: len(PRECISION_WORDS) + MOST_CLASSES]
+def _precision(values: Mapping[str, float], reasons: Mapping[str, str]) -> Iterator[str]:
+    """Lay out COCO AP.
+
+    Args:
+        values: Metric -> 0..100 or NaN.
+        reasons: Metric -> why it is NaN.
+    """
+    rows = [
+        (code(name), number(value), sentence(reasons.get(name, "")) or _meaning(name))
+        for name, value in values.items()
     ]
-    yield from table(rows)
+    yield from table([("COCO AP, of 100", "value", ""), *rows[:MOST_ROWS]])
+    yield from _left_out(len(rows))
 
 
-def _precision_words(metric: str, reason: str) -> str:
-    return sentence(reason) or PRECISION_WORDS.get(metric, "this class alone")
+def _meaning(metric: str) -> str:
+    return PRECISION_WORDS.get(metric, "this class alone")
 
 
 def _rates(given: Evaluated, found: Measured) -> Iterator[str]:
-    """Lay out the miss rates of every subset, settings by splits."""
+    """Lay out the miss rates of every subset, with intervals and numbers of labels."""
     rates = found.rates.own
-    splits = list(dict.fromkeys(name.rpartition("/")[2] for name in rates))
-    settings = list(dict.fromkeys(name.rpartition("/")[0] for name in rates))[:MOST_SETTINGS]
-    sizes = (rates[f"{settings[0]}/{split}"].num_images for split in splits)
-    heads = (f"{split}, {size:,} images" for split, size in zip(splits, sizes, strict=True))
-    rows = [["miss rate, %", *heads]]
-    for setting in settings:
-        rows.append([code(setting), *(_rate(found, f"{setting}/{split}") for split in splits)])
-    yield from table(rows)
-    yield (
+    images = {name.rpartition("/")[2]: rate.num_images for name, rate in rates.items()}
+    heads = {split: f"{split}, {counted(size, 'image')}" for split, size in images.items()}
+    yield from _grid({name: _rate(found, name) for name in rates}, heads)
+    yield from (
         f"{LOWER_IS_BETTER} By the {given.mode} rules, IoU {given.iou_threshold:g}. In brackets: "
-        "95 % interval over images drawn again. In parentheses: labels to find. –: there are none."
+        "95 % interval over images drawn again. In parentheses: labels to find. –: there are none.",
+        "",
     )
-    if len(settings) == MOST_SETTINGS:
-        yield f"The first {MOST_SETTINGS} rows are shown."
-    yield ""
 
 
 def _rate(found: Measured, name: str) -> str:
@@ -168,25 +170,33 @@ def _rate(found: Measured, name: str) -> str:
 
 
 def _as_written(written: Written) -> Iterator[str]:
-    values = written.metrics.get("bbox", {})
-    if values:
-        rows = [("COCO AP, of 100", "value", "")]
-        rows += [
-            (code(name), number(value), _precision_words(name, ""))
-            for name, value in list(values.items())[: len(PRECISION_WORDS) + MOST_CLASSES]
-        ]
-        yield from table(rows)
-    if written.metrics.get("MR"):
-        yield from _written_rates(written.metrics["MR"])
+    """Lay out what a run wrote down of one dataset."""
+    if "bbox" in written.metrics:
+        yield from _precision(written.metrics["bbox"], {})
+    if "MR" in written.metrics:
+        rates = written.metrics["MR"]
+        splits = dict.fromkeys(name.rpartition("/")[2] for name in rates)
+        heads = {split: code(split) for split in [*splits][:MOST_ROWS]}
+        yield from _grid({name: number(value) for name, value in rates.items()}, heads)
+        yield from (LOWER_IS_BETTER, "")
 
 
-def _written_rates(rates: Mapping[str, float]) -> Iterator[str]:
-    """Lay out miss rates that were written down, settings by splits."""
-    splits = list(dict.fromkeys(name.rpartition("/")[2] for name in rates))[:MOST_CLASSES]
-    settings = list(dict.fromkeys(name.rpartition("/")[0] for name in rates))[:MOST_SETTINGS]
-    rows = [["miss rate, %", *map(code, splits)]]
-    for setting in settings:
-        values = (rates.get(f"{setting}/{split}", math.nan) for split in splits)
-        rows.append([code(setting), *(number(value) for value in values)])
-    yield from table(rows)
-    yield from (LOWER_IS_BETTER, "")
+def _grid(cells: Mapping[str, str], heads: Mapping[str, str]) -> Iterator[str]:
+    """Lay out miss rates, a row for each setting and a column for each split.
+
+    Args:
+        cells: ``setting/split`` -> what stands there.
+        heads: Split -> the head of its column.
+    """
+    settings = list(dict.fromkeys(name.rpartition("/")[0] for name in cells))
+    rows = [
+        [code(setting), *(cells.get(f"{setting}/{split}", NOT_COMPUTED) for split in heads)]
+        for setting in settings
+    ]
+    yield from table([["miss rate, %", *heads.values()], *rows[:MOST_ROWS]])
+    yield from _left_out(len(rows))
+
+
+def _left_out(number_of_rows: int) -> Iterator[str]:
+    if number_of_rows > MOST_ROWS:
+        yield from (f"The first {MOST_ROWS} of {number_of_rows:,} rows are shown.", "")

@@ -4,25 +4,28 @@ from collections.abc import Iterator
 
 from d2pd.d2 import CfgNode
 from d2pd.reporting.model_card.augmentation_words import augmentation_words
-from d2pd.reporting.model_card.markdown import code, sentence, table
+from d2pd.reporting.model_card.markdown import code, listed, sentence, table
 from d2pd.reporting.model_card.training_data import TrainingData, TrainingSet
 
-MOST_CLASSES = 20
 
-
-def training_lines(cfg: CfgNode, training: TrainingData, iteration: int | None) -> Iterator[str]:
+def training_lines(
+    cfg: CfgNode, training: TrainingData, iteration: int | None, trouble: str
+) -> Iterator[str]:
     """Yield the section's lines, without its heading.
 
     Args:
         cfg: Of the training.
         training: What it was trained on.
         iteration: The last one that was trained, from 0; None where that is not known.
+        trouble: Why not all datasets can be read; empty where they can.
     """
     if training.sets:
         rows = [("dataset", "labels", "images", "boxes to learn", "regions to ignore")]
         yield from table([*rows, *map(_row, training.sets)])
     else:
         yield from ("The configuration names no dataset to train on.", "")
+    if trouble:
+        yield f"- Not all datasets can be read: {sentence(trouble)}"
     for one in training.sets:
         yield from _remarks(one)
     yield f"- {_same_labels(training)}"
@@ -38,13 +41,11 @@ def _row(one: TrainingSet) -> tuple[str, ...]:
     if one.images is None:
         return (code(one.name), labels, *["not here"] * 3)
     counts = list((one.num_labels or {}).items())
-    boxes = [f"{count:,} {code(name)}" for name, count in counts[:MOST_CLASSES]]
-    more = len(counts) - MOST_CLASSES
-    boxes += [f"{more:,} classes more"] if more > 0 else []
+    boxes = listed([f"{count:,} {code(name)}" for name, count in counts])
     images = f"{one.images.num_images:,}"
     if one.images.num_images != one.num_listed:
         images += f" of {one.num_listed:,}"
-    return (code(one.name), labels, images, ", ".join(boxes), f"{one.num_regions:,}")
+    return (code(one.name), labels, images, boxes, f"{one.num_regions:,}")
 
 
 def _remarks(one: TrainingSet) -> Iterator[str]:

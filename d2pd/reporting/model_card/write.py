@@ -62,8 +62,7 @@ def card_lines(output_dir: Path) -> Iterator[str]:
     run = _run(weights)
     cfg = _trained(run, file)
     # The last to register a name is right: that of the training. Others were tested on later.
-    for one in (file, cfg):
-        register_datasets(one)
+    trouble = [register_datasets(one) for one in (file, cfg)]
     history = read_history(output_dir)
     training, tests = read_training_data(cfg, run), read_test_sets(cfg, output_dir, history)
     is_ended, words = _how_far(output_dir, history, weights, cfg.SOLVER.MAX_ITER)
@@ -72,7 +71,7 @@ def card_lines(output_dir: Path) -> Iterator[str]:
     sections = {
         "Model": model_lines(cfg, weights, class_names, run_dates(output_dir), words),
         "Use": use_lines(cfg, weights, class_names, common_score(chosen) if chosen else None),
-        "Trained on": training_lines(cfg, training, iteration),
+        "Trained on": training_lines(cfg, training, iteration, trouble[-1]),
         "Metrics": metric_lines(cfg, tests, weights, history),
         "Threshold": threshold_lines(cfg, tests),
         "Limits": limit_lines(cfg, training, tests, "" if is_ended else words),
