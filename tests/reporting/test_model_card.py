@@ -171,7 +171,7 @@ def test_a_card_says_what_was_learnt_and_what_was_left_out(run):
     assert rows(trained)[1] == [
         "`mine_train`", "`train.csv` (csv)", "2 of 3", "1 `person`, 1 `cyclist`", "0",
     ]  # fmt: skip
-    assert "1 box left out (the box has no area; its regression target is log(0))" in trained
+    assert "1 label left out (the box has no area; its regression target is log(0))" in trained
     assert "1 image left out (the image holds no object to learn from)" in trained
     assert "These are the labels that the weights say they have learnt from" in trained
     assert "Starting weights: random, from scratch." in trained
@@ -267,7 +267,7 @@ def test_limits_come_from_the_facts(run):
     assert "Missed on `mine_valid` at score 0.4, the worst first: height 55 to 115 px 1 of 4" in (
         limits
     )
-    assert "the visible camera alone" in limits
+    assert "It knows visible pictures alone" in limits
     assert "The licence of `mine_train` is not known to d2pd." in limits
     assert "no safety component" in limits
     assert "Drawn" not in limits
@@ -337,10 +337,26 @@ def test_kaist_by_day_alone_with_its_licence(tmp_path):
     assert "It was trained by day alone, as KAIST's sets tell: by night it is unproven." in card
     assert "CC BY-NC-SA 4.0" in card
     assert "is not known to d2pd" not in card
-    assert "the thermal camera (lwir) alone" in card
+    assert "It knows thermal (lwir) pictures alone" in card
     assert "- Images of `mine_train`: 2 by day." in card
     assert "**It was not evaluated:**" in card
     assert "the configuration names no dataset to test on" in card
+
+
+def test_kaist_whose_labels_are_gone_keeps_its_licence(tmp_path):
+    folder = kaist_run(tmp_path, ["set00"])
+    (tmp_path / "kaist.json").unlink()
+
+    assert "Licence: `mine_train` may be KAIST's; its labels are not here." in card_of(folder)
+
+
+def test_pictures_that_d2pd_synth_has_drawn_are_no_photos_whatever_their_format(run, tmp_path):
+    (tmp_path / "data/synthetic.json").write_text("{}")
+
+    limits = section(card_of(run), "Limits")
+
+    assert "**Drawn pictures:** it was trained and tested on pictures" in limits
+    assert "`mine_train`, `mine_valid`, `mine_final`" in limits
 
 
 def test_kaist_by_day_and_night_is_no_limit(tmp_path):

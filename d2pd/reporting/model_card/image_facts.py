@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from d2pd.d2 import MetadataCatalog
 from d2pd.data.cleaning import image_name
 from d2pd.data.dataset_source import DatasetSource
 from d2pd.data.fold_assignment import KAIST_VIDEO, UNKNOWN_DAYTIME, daytime_of
@@ -19,14 +20,12 @@ class ImageFacts:
     Attributes:
         num_images: How many.
         by_daytime: ``day`` and ``night`` -> images that KAIST's sets place there.
-        is_drawn: Whether a program has drawn them.
         is_kaist: Whether they are named as KAIST's frames, and are not made up with their labels.
         paths: Of the files; empty where they are not there.
     """
 
     num_images: int
     by_daytime: Mapping[str, int]
-    is_drawn: bool
     is_kaist: bool
     paths: frozenset[str]
 
@@ -55,13 +54,15 @@ def image_facts(
     return ImageFacts(
         num_images=len(records),
         by_daytime=dict(sorted(daytimes.items())),
-        is_drawn=source is not None and is_drawn(source),
         is_kaist=is_kaist and (source is None or source.format != "synthetic"),
         paths=frozenset(paths),
     )
 
 
-def is_drawn(source: DatasetSource) -> bool:
+def is_drawn(dataset_name: str) -> bool:
     """Tell whether ``d2pd synth``, or a configuration that asks for it, has drawn the pictures."""
+    source = MetadataCatalog.get(dataset_name).get("source")
+    if source is None:
+        return False
     folders = (source.images, source.images.parent)
     return source.format == "synthetic" or any((folder / MARKER).is_file() for folder in folders)

@@ -5,12 +5,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from d2pd.d2 import CfgNode
-from d2pd.data.modality import CAMERAS
 from d2pd.evaluation.arrays import labels_to_find
 from d2pd.evaluation.error_counts import ANY_REASON
 from d2pd.modeling.build import SSD_SEG
 from d2pd.modeling.ssd_parts import build_anchor_shapes
-from d2pd.reporting.model_card.image_facts import ImageFacts
+from d2pd.reporting.model_card.heading import PICTURES
+from d2pd.reporting.model_card.image_facts import ImageFacts, is_drawn
 from d2pd.reporting.model_card.markdown import code, counted, listed, names, rounded_down
 from d2pd.reporting.model_card.test_set import TestSet
 from d2pd.reporting.model_card.training_data import TrainingData
@@ -46,10 +46,12 @@ def limit_lines(
     limits = [
         *([unfinished] if unfinished else []),
         *_evaluation(tests),
-        *_drawn(learnt, tested),
+        *_drawn(
+            [one.name for one in training.sets], [one.name for one in tests if _has_numbers(one)]
+        ),
         *_overlap(learnt, tested),
         *_daytime(learnt, tested),
-        f"It knows pictures of {_cameras(cfg)}; those of another camera are strange to it.",
+        f"It knows {PICTURES[cfg.INPUT.MODALITY]} alone; another camera's are strange to it.",
         *_missed(tests),
         *_anchors(cfg),
         *_little_learnt(training),
@@ -58,7 +60,7 @@ def limit_lines(
         "are given, are over the images alone.",
         "How it does for groups of people, in weather or at places that the labels do not tell "
         "apart is not measured.",
-        *_licences(training, learnt),
+        *_licences(training),
         "It is no safety component: nobody's safety may rest on what it finds or misses.",
     ]
     yield from (f"- {limit}" for limit in limits)
@@ -74,16 +76,14 @@ def _evaluation(tests: Sequence[TestSet]) -> Iterator[str]:
         yield "**It was not evaluated:** how good it is, nobody knows."
 
 
-def _drawn(learnt: Sequence[Named], tested: Sequence[Named]) -> Iterator[str]:
-    trained, measured = (
-        [name for name, facts in sets if facts.is_drawn] for sets in (learnt, tested)
-    )
-    both = list(dict.fromkeys([*trained, *measured]))
-    if both:
-        did = " and ".join(["trained"] * bool(trained) + ["tested"] * bool(measured))
+def _drawn(learnt: Sequence[str], tested: Sequence[str]) -> Iterator[str]:
+    learnt, tested = ([name for name in sets if is_drawn(name)] for sets in (learnt, tested))
+    if learnt or tested:
+        did = " and ".join(["trained"] * bool(learnt) + ["tested"] * bool(tested))
         yield (
             f"**Drawn pictures:** it was {did} on pictures that a program has drawn "
-            f"({names(both)}). That says nothing of how it does on photos."
+            f"({names(list(dict.fromkeys([*learnt, *tested])))}). That says nothing of how it does "
+            "on photos."
         )
 
 
@@ -106,12 +106,6 @@ def _daytime(learnt: Sequence[Named], tested: Sequence[Named]) -> Iterator[str]:
             only = daytimes.pop()
             other = "night" if only == "day" else "day"
             yield f"It was {did} by {only} alone, as KAIST's sets tell: by {other} it is unproven."
-
-
-def _cameras(cfg: CfgNode) -> str:
-    words = {"visible": "the visible camera", "lwir": "the thermal camera (lwir)"}
-    cameras = [words[camera] for camera in CAMERAS[cfg.INPUT.MODALITY]]
-    return " and ".join(cameras) + (", both of them, aligned" if len(cameras) > 1 else " alone")
 
 
 def _missed(tests: Sequence[TestSet]) -> Iterator[str]:
@@ -186,10 +180,18 @@ def _little_tested(tests: Sequence[TestSet]) -> Iterator[str]:
             yield f"Few labels in {code(one.name)}, so vague numbers: {listed(few)}."
 
 
-def _licences(training: TrainingData, learnt: Sequence[Named]) -> Iterator[str]:
-    if any(facts.is_kaist for _, facts in learnt):
-        yield f"Licence: the training images are named as KAIST's. {KAIST_LICENCE}."
-    drawn = {name for name, facts in learnt if facts.is_drawn or facts.is_kaist}
-    unknown = [one.name for one in training.sets if one.name not in drawn]
+def _licences(training: TrainingData) -> Iterator[str]:
+    """Yield what is known of the licences of the training data; what d2pd has drawn has none."""
+    named = [one.name for one in training.sets if one.images and one.images.is_kaist]
+    gone = [one.name for one in training.sets if not one.images and one.labels[1] == "kaist"]
+    if named:
+        yield f"Licence: images of {names(named)} are named as KAIST's. {KAIST_LICENCE}."
+    if gone:
+        yield f"Licence: {names(gone)} may be KAIST's; its labels are not here. {KAIST_LICENCE}."
+    unknown = [
+        one.name
+        for one in training.sets
+        if one.name not in (*named, *gone) and not is_drawn(one.name)
+    ]
     if unknown:
         yield f"The licence of {names(unknown)} is not known to d2pd."

@@ -58,7 +58,7 @@ def _remarks(one: TrainingSet) -> Iterator[str]:
     if one.folds:
         yield f"- Folds of {code(one.name)}: {sentence(one.folds)}."
     if one.left_out:
-        yield f"- Labels of {code(one.name)}: {'; '.join(one.left_out)}."
+        yield f"- Cleaning of {code(one.name)}: {'; '.join(one.left_out)}."
 
 
 def _same_labels(training: TrainingData) -> str:

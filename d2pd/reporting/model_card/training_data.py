@@ -1,7 +1,7 @@
 """What a run was trained on, read again from its labels, or as far as its checkpoint says."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from d2pd.data.dataset_source import DatasetSource
 from d2pd.data.records import Record
 from d2pd.errors import UserError
 from d2pd.reporting.model_card.image_facts import ImageFacts, image_facts
+from d2pd.reporting.model_card.markdown import counted
 from d2pd.reporting.report.run_facts import trained_on
 from d2pd.reporting.report.stored import Records, read_records
 from d2pd.training.checkpoints.run_identity import digest_labels
@@ -117,17 +118,18 @@ def _cleaning(records: Records, source: DatasetSource | None) -> CleaningReport:
     return clean_records(records.uncleaned, min_size=source.min_box_size)[1]
 
 
-def _left_out(report: CleaningReport) -> Sequence[str]:
+def _left_out(report: CleaningReport) -> Iterator[str]:
     """Say what a report has found, by rule."""
-    words = []
     for rule, count in report.counts.items():
-        what = "box" if rule not in ("no_object", "duplicate_image") else "image"
-        plural = ("es" if what == "box" else "s") if count != 1 else ""
-        did = "named again, kept" if rule == "duplicate_image" else "left out"
-        words.append(f"{count:,} {what}{plural} {did} ({RULES[rule]})")
+        if rule == "duplicate_image":
+            yield f"{counted(count, 'row')} of images that the file names more than once, kept"
+            continue
+        regions = sum(drop.rule == rule and drop.ignore for drop in report.drops)
+        what = "image" if rule == "no_object" else "label"
+        of_them = f", {regions:,} of them regions to ignore" if regions else ""
+        yield f"{counted(count, what)} left out{of_them} ({RULES[rule]})"
     if report.num_clipped:
-        words.append(f"boxes cut at the border of their image: {report.num_clipped:,}")
-    return words
+        yield f"{counted(report.num_clipped, 'label')} cut at the border of their image"
 
 
 def _folds(source: DatasetSource | None) -> str:
