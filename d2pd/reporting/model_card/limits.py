@@ -12,7 +12,7 @@ from d2pd.modeling.ssd_parts import build_anchor_shapes
 from d2pd.reporting.model_card.heading import PICTURES
 from d2pd.reporting.model_card.image_facts import ImageFacts, is_drawn
 from d2pd.reporting.model_card.markdown import code, counted, listed, names, rounded_down
-from d2pd.reporting.model_card.test_set import TestSet
+from d2pd.reporting.model_card.tested_set import TestedSet
 from d2pd.reporting.model_card.training_data import TrainingData
 from d2pd.reporting.report.error_tables import OCCLUSION_WORDS
 from d2pd.reporting.report.run_facts import size_words
@@ -31,7 +31,7 @@ Named = tuple[str, ImageFacts]
 
 
 def limit_lines(
-    cfg: CfgNode, training: TrainingData, tests: Sequence[TestSet], unfinished: str
+    cfg: CfgNode, training: TrainingData, tests: Sequence[TestedSet], unfinished: str
 ) -> Iterator[str]:
     """Yield the section's lines, without its heading.
 
@@ -67,11 +67,11 @@ def limit_lines(
     yield ""
 
 
-def _has_numbers(one: TestSet) -> bool:
+def _has_numbers(one: TestedSet) -> bool:
     return one.given is not None or one.written is not None
 
 
-def _evaluation(tests: Sequence[TestSet]) -> Iterator[str]:
+def _evaluation(tests: Sequence[TestedSet]) -> Iterator[str]:
     if not any(map(_has_numbers, tests)):
         yield "**It was not evaluated:** how good it is, nobody knows."
 
@@ -108,7 +108,7 @@ def _daytime(learnt: Sequence[Named], tested: Sequence[Named]) -> Iterator[str]:
             yield f"It was {did} by {only} alone, as KAIST's sets tell: by {other} it is unproven."
 
 
-def _missed(tests: Sequence[TestSet]) -> Iterator[str]:
+def _missed(tests: Sequence[TestedSet]) -> Iterator[str]:
     """Yield for each set which labels are missed most, by height and occlusion."""
     for one in tests:
         if one.found is None:
@@ -157,7 +157,7 @@ def _little_learnt(training: TrainingData) -> Iterator[str]:
         yield f"It has learnt from few labels of {listed(few)}."
 
 
-def _little_tested(tests: Sequence[TestSet]) -> Iterator[str]:
+def _little_tested(tests: Sequence[TestedSet]) -> Iterator[str]:
     for one in tests:
         if one.given is None:
             continue

@@ -9,7 +9,7 @@ from d2pd.d2 import CfgNode
 from d2pd.evaluation.arrays import LabelArrays, labels_to_find
 from d2pd.reporting.model_card.markdown import code, counted, listed, names, sentence, table
 from d2pd.reporting.model_card.saved_weights import SavedWeights, Weights
-from d2pd.reporting.model_card.test_set import FINAL_TEST, TestSet, Written
+from d2pd.reporting.model_card.tested_set import FINAL_TEST, TestedSet, Written
 from d2pd.reporting.report.measured import Evaluated, Measured
 from d2pd.reporting.report.metric_tables import (
     NOT_COMPUTED,
@@ -26,7 +26,7 @@ NOT_MEASURED = "Not measured: no evaluation of this run has left a number."
 
 
 def metric_lines(
-    cfg: CfgNode, tests: Sequence[TestSet], weights: Weights, history: History
+    cfg: CfgNode, tests: Sequence[TestedSet], weights: Weights, history: History
 ) -> Iterator[str]:
     """Yield the section's lines, without its heading.
 
@@ -50,7 +50,7 @@ def metric_lines(
             yield from _as_written(one.written)
 
 
-def _bullets(cfg: CfgNode, one: TestSet, weights: Weights, history: History) -> Iterator[str]:
+def _bullets(cfg: CfgNode, one: TestedSet, weights: Weights, history: History) -> Iterator[str]:
     if one.given is not None:
         labels = one.given.labels
         is_object = labels_to_find(labels)
@@ -80,7 +80,7 @@ def _objects(labels: LabelArrays, is_object: np.ndarray) -> str:
     return listed([f"{count:,} {code(name)}" for name, count in pairs])
 
 
-def _of_which_weights(one: TestSet, weights: Weights) -> str:
+def _of_which_weights(one: TestedSet, weights: Weights) -> str:
     """Say which file the numbers are of, as far as that is written down."""
     file = weights.of_iteration(one.iteration)
     if file is not None:
@@ -97,7 +97,7 @@ def _of_which_weights(one: TestSet, weights: Weights) -> str:
     )
 
 
-def _chosen_by(cfg: CfgNode, one: TestSet, weights: Weights, history: History) -> str:
+def _chosen_by(cfg: CfgNode, one: TestedSet, weights: Weights, history: History) -> str:
     """Say whether something was chosen by the set that it is measured on."""
     chosen = [best for best in weights.best if best.metric and _is_behind(cfg, best.metric[0], one)]
     watched = cfg.EARLY_STOPPING.METRIC
@@ -117,7 +117,7 @@ def _chosen_by(cfg: CfgNode, one: TestSet, weights: Weights, history: History) -
     return f"{words[0].upper()}{words[1:]}."
 
 
-def _best_words(best: SavedWeights, one: TestSet) -> str:
+def _best_words(best: SavedWeights, one: TestedSet) -> str:
     metric, value = best.metric or ("", math.nan)
     its = "its numbers here are" if best.iteration == one.iteration else "its value there is"
     after = "" if best.iteration is None else f", after iteration {best.iteration:,}"
@@ -127,7 +127,7 @@ def _best_words(best: SavedWeights, one: TestSet) -> str:
     )
 
 
-def _is_behind(cfg: CfgNode, metric: str, one: TestSet) -> bool:
+def _is_behind(cfg: CfgNode, metric: str, one: TestedSet) -> bool:
     """Tell whether a metric is measured on a set; those of the loop have no slash."""
     return "/" in metric and one.name in datasets_behind(cfg, metric)
 

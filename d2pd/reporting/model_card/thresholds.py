@@ -6,7 +6,7 @@ from d2pd.d2 import CfgNode
 from d2pd.evaluation.operating_points import OperatingPoint
 from d2pd.modeling.build import SSD_SEG
 from d2pd.reporting.model_card.markdown import code, rounded_down, table
-from d2pd.reporting.model_card.test_set import TEST, TestSet
+from d2pd.reporting.model_card.tested_set import TEST, TestedSet
 from d2pd.reporting.report.measured import MOST_CLASSES, Evaluated, Measured
 from d2pd.reporting.report.metric_tables import NOT_COMPUTED, number
 
@@ -14,7 +14,7 @@ WANTED_FPPI = 0.1
 HEAD = ("class", "threshold for", "score", "on", "precision", "recall", "F1", "FPPI")
 
 
-def deciding_set(tests: Sequence[TestSet]) -> TestSet | None:
+def deciding_set(tests: Sequence[TestedSet]) -> TestedSet | None:
     """Return the set that thresholds are chosen on: one of ``DATASETS.TEST`` where there is any.
 
     A set that is to be looked at once, at the end, is the last to choose anything by.
@@ -23,12 +23,12 @@ def deciding_set(tests: Sequence[TestSet]) -> TestSet | None:
     return next((one for one in measured if one.role == TEST), next(iter(measured), None))
 
 
-def common_score(one: TestSet) -> float | None:
+def common_score(one: TestedSet) -> float | None:
     """Return the score to work at, where a threshold can be chosen on a set."""
     return one.found.score_threshold if one.found is not None else None
 
 
-def threshold_lines(cfg: CfgNode, tests: Sequence[TestSet]) -> Iterator[str]:
+def threshold_lines(cfg: CfgNode, tests: Sequence[TestedSet]) -> Iterator[str]:
     """Yield the section's lines, without its heading.
 
     Args:
@@ -66,7 +66,9 @@ def _has_point(found: Measured) -> bool:
     return any(curve.best_f1() is not None for curve in found.curves.values())
 
 
-def _rows(given: Evaluated, found: Measured, others: Sequence[TestSet]) -> Iterator[Sequence[str]]:
+def _rows(
+    given: Evaluated, found: Measured, others: Sequence[TestedSet]
+) -> Iterator[Sequence[str]]:
     for index, curve in found.curves.items():
         name, best = given.labels.class_names[index], curve.best_f1()
         yield _row(name, "best F1", given.name, best)

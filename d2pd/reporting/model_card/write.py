@@ -17,7 +17,7 @@ from d2pd.reporting.model_card.limits import limit_lines
 from d2pd.reporting.model_card.markdown import code
 from d2pd.reporting.model_card.saved_weights import Weights, read_saved_weights
 from d2pd.reporting.model_card.scores import metric_lines
-from d2pd.reporting.model_card.test_set import read_test_sets
+from d2pd.reporting.model_card.tested_set import read_tested_sets
 from d2pd.reporting.model_card.thresholds import common_score, deciding_set, threshold_lines
 from d2pd.reporting.model_card.trained_on import training_lines
 from d2pd.reporting.model_card.training_data import read_training_data
@@ -64,7 +64,7 @@ def card_lines(output_dir: Path) -> Iterator[str]:
     # The last to register a name is right: that of the training. Others were tested on later.
     trouble = [register_datasets(one) for one in (file, cfg)]
     history = read_history(output_dir)
-    training, tests = read_training_data(cfg, run), read_test_sets(cfg, output_dir, history)
+    training, tests = read_training_data(cfg, run), read_tested_sets(cfg, output_dir, history)
     is_ended, words = _how_far(output_dir, history, weights, cfg.SOLVER.MAX_ITER)
     chosen, class_names = deciding_set(tests), class_names_of(cfg, {"run": run})
     iteration = weights.last.iteration if weights.last else None

@@ -42,7 +42,7 @@ class Written:
 
 
 @dataclass(frozen=True)
-class TestSet:
+class TestedSet:
     """A dataset that was tested on, or was to be.
 
     Attributes:
@@ -69,7 +69,7 @@ class TestSet:
     notes: tuple[str, ...] = ()
 
 
-def read_test_sets(cfg: CfgNode, output_dir: Path, history: History) -> list[TestSet]:
+def read_tested_sets(cfg: CfgNode, output_dir: Path, history: History) -> list[TestedSet]:
     """Measure on every dataset that a run was tested on, those of the configuration first.
 
     Args:
@@ -80,7 +80,7 @@ def read_test_sets(cfg: CfgNode, output_dir: Path, history: History) -> list[Tes
     return [_read(cfg, output_dir, history, name) for name in tested_datasets(cfg, output_dir)]
 
 
-def _read(cfg: CfgNode, output_dir: Path, history: History, name: str) -> TestSet:
+def _read(cfg: CfgNode, output_dir: Path, history: History, name: str) -> TestedSet:
     role = TEST if name in cfg.DATASETS.TEST else OTHER
     role = FINAL_TEST if not role and name in cfg.DATASETS.FINAL_TEST else role
     written = list(_written(cfg, output_dir, history, name, role))
@@ -93,13 +93,13 @@ def _read(cfg: CfgNode, output_dir: Path, history: History, name: str) -> TestSe
         images = image_facts(records.uncleaned, source, has_pictures=not records.trouble)
         if not path.is_file():
             why = "its detections are not stored in this folder"
-            return TestSet(name, role, None, None, images, newest, iteration, why)
+            return TestedSet(name, role, None, None, images, newest, iteration, why)
         given = evaluated(cfg, name, path, records)
     except (UserError, OSError, UnicodeDecodeError) as error:
-        return TestSet(name, role, None, None, images, newest, iteration, str(error))
+        return TestedSet(name, role, None, None, images, newest, iteration, str(error))
     iteration = next((one.iteration for one in written if _is_same(given.precision, one)), None)
     notes = tuple(words for words in given.warnings if words != records.trouble)
-    return TestSet(name, role, given, measure(given), images, newest, iteration, "", notes)
+    return TestedSet(name, role, given, measure(given), images, newest, iteration, "", notes)
 
 
 def _written(
