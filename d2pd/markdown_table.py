@@ -2,6 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 
+from d2pd.printable import printable
+
+
+def cell(text: str) -> str:
+    """Return text of a file as a cell may hold it: one line without bars, odd signs as codes."""
+    return printable(" ".join(text.replace("|", "/").split()))
+
 
 def markdown_table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
     """Yield the lines of a Markdown table whose columns stand below each other.

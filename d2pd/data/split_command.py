@@ -11,9 +11,8 @@ from d2pd.data.folds import Folds, read_folds
 from d2pd.data.label_table.read import read_label_table
 from d2pd.data.label_table.table import LabelTable
 from d2pd.errors import AnnotationError, ConfigError, UserError
-from d2pd.markdown_table import markdown_table
+from d2pd.markdown_table import cell, markdown_table
 from d2pd.output_files import check_outputs
-from d2pd.printable import printable
 
 
 def main(args: argparse.Namespace) -> int:
@@ -76,7 +75,7 @@ def count_folds(table: LabelTable, fold_of_row: np.ndarray, num_folds: int) -> l
     is_object = (table.categories >= 0) & ~table.is_region
     for category, name in enumerate(table.class_names):
         chosen = is_object & (table.categories == category)
-        columns.append(_column(_cell(name), fold_of_box[chosen], num_folds))
+        columns.append(_column(cell(name), fold_of_box[chosen], num_folds))
     if table.is_region.any():
         columns.append(_column("regions", fold_of_box[table.is_region], num_folds))
     return [list(row) for row in zip(*columns, strict=True)]
@@ -125,7 +124,3 @@ def _count_videos(table: LabelTable, fold_of_row: np.ndarray, num_folds: int) ->
     }
     counts = np.bincount([fold for _, fold in pairs], minlength=num_folds)
     return [*map(str, counts), str(len({video for video, _ in pairs}))]
-
-
-def _cell(name: str) -> str:
-    return printable(" ".join(name.replace("|", "/").split()))

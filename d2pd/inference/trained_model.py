@@ -55,7 +55,7 @@ def read_trained_model(
     file, facts = read_checkpoint(path)
     cfg = _config(path, facts, config_file, opts)
     cfg.MODEL.WEIGHTS = str(path)
-    return TrainedModel(cfg, file, _class_names(cfg, facts), facts)
+    return TrainedModel(cfg, file, class_names_of(cfg, facts), facts)
 
 
 def newest_weights(output_dir: Path) -> Path:
@@ -95,7 +95,7 @@ def _config(
     )
 
 
-def _class_names(cfg: CfgNode, facts: Mapping[str, Any]) -> tuple[str, ...]:
+def class_names_of(cfg: CfgNode, facts: Mapping[str, Any]) -> tuple[str, ...]:
     """Return what the classes are called; numbers where nothing says it."""
     count = cfg.MODEL.ROI_HEADS.NUM_CLASSES
     run = facts.get("run")

@@ -19,6 +19,7 @@ from d2pd.modeling.ssd_parts import (
 )
 from d2pd.reporting.curves import draw_curves
 from d2pd.reporting.gallery import draw_batch, draw_detections
+from d2pd.reporting.model_card.write import write_model_card
 from d2pd.reporting.report.write import write_report
 
 logger = logging.getLogger(__name__)
@@ -88,10 +89,10 @@ def painted_masks(
 
 
 def write_pictures(cfg: CfgNode) -> dict[str, Path]:
-    """Draw curves, detections beside labels and the report, from what the run has written.
+    """Draw curves, detections beside labels, the report and the card, from what the run has left.
 
     Returns:
-        What is drawn -> the path of the picture.
+        What is drawn -> the path of the file.
     """
     output = Path(cfg.OUTPUT_DIR)
     pictures: dict[str, Path] = {}
@@ -101,6 +102,7 @@ def write_pictures(cfg: CfgNode) -> dict[str, Path]:
     names = (*cfg.DATASETS.TEST, *cfg.DATASETS.FINAL_TEST)
     attempt("detections", lambda: pictures.update(draw_found(cfg, names)))
     attempt("the report", lambda: pictures.update(report=write_report(output)))
+    attempt("the model card", lambda: pictures.update({"model card": write_model_card(output)}))
     return pictures
 
 

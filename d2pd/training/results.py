@@ -41,6 +41,15 @@ def read_results(folder: str | Path, iteration: int | None = None) -> dict[str, 
         return None
 
 
+def results_iteration(folder: str | Path) -> int | None:
+    """Return the last iteration that was trained before the results; None where none are there."""
+    try:
+        iteration = json.loads((Path(folder) / NAME).read_text(encoding="utf-8"))["iteration"]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return iteration if type(iteration) is int else None
+
+
 def _numbers(results: Mapping[str, Any]) -> dict[str, Any]:
     """Return results with the numbers that JSON cannot hold, such as NaN, as numbers again."""
     return {

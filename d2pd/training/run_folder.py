@@ -20,6 +20,7 @@ WRITTEN = (
     "curves.png",
     "detections_*.png",
     "report.html",
+    "model_card.md",
     "train_batch.png",
     "inference",
     "non_finite",

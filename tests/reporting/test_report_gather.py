@@ -210,7 +210,7 @@ def test_labels_that_are_gone_are_not_drawn_anew(run, tmp_path, quick_opts):
     content = gathered(run)
 
     assert not root.exists()
-    assert "no such file. Make the report in the folder" in content.datasets[0].absent[0]
+    assert "no such file. Do this in the folder" in content.datasets[0].absent[0]
     assert "labels not here" in dict(content.facts)["Training data"]
 
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -55,6 +56,15 @@ def test_twenty_steps_leave_weights_curves_and_pictures(finished):
         picture = cv2.imread(str(output / name))
         assert picture.std() > 10, f"{name} is blank"
     assert list(output.glob("events.out.tfevents.*"))
+
+
+def test_a_card_beside_the_weights_says_what_they_are(finished):
+    output, results = finished
+    card = (output / "model_card.md").read_text(encoding="utf-8")
+    assert "The numbers are of `model_final.pth` (after iteration 19)." in card
+    assert "These are the labels that the weights say they have learnt from" in card
+    assert re.search(rf"`AP50` +\| {results['bbox']['AP50']:.2f} ", card)
+    assert "**Drawn pictures:**" in card
 
 
 def test_metrics_hold_losses_rate_and_both_evaluations(finished):

@@ -8,21 +8,23 @@ from datetime import datetime
 from pathlib import Path
 
 from d2pd import __version__
-from d2pd.config import load_config
 from d2pd.d2 import CfgNode
-from d2pd.data.registration import register_from_config
-from d2pd.errors import MissingFileError, UserError
+from d2pd.errors import UserError
 from d2pd.evaluation.build import predictions_path
 from d2pd.reporting.report.cards import Gallery, choose_cases
 from d2pd.reporting.report.content import Content, DatasetPart
 from d2pd.reporting.report.dataset_part import describe
 from d2pd.reporting.report.measured import measure
+from d2pd.reporting.report.run_config import (
+    CONFIG,
+    read_run_config,
+    register_datasets,
+    tested_datasets,
+)
 from d2pd.reporting.report.run_facts import absent_words, changes, facts, figures
 from d2pd.reporting.report.status import run_status
 from d2pd.reporting.report.stored import evaluated, read_records
 from d2pd.reporting.report.training import read_history, training_charts
-
-CONFIG = "config.yaml"
 
 FRAMES = {"lwir": "the thermal frames", "both": "the visible ones of the pairs of frames"}
 """What is shown of what the model saw, where that is not the visible frames alone."""
@@ -40,15 +42,9 @@ def gather(output_dir: Path, *, max_pictures: int, quiet: bool = False) -> Conte
         MissingFileError: If the folder holds no run.
         ConfigError: If its configuration cannot be used.
     """
-    path = output_dir / CONFIG
-    if not path.is_file():
-        what = "no config.yaml in it" if output_dir.is_dir() else "no such folder"
-        raise MissingFileError(
-            f"{output_dir}: {what}, so it holds no run; give the OUTPUT_DIR of one that "
-            "train_net.py has started"
-        )
-    cfg = load_config(path)
-    trouble = _register(cfg)
+    cfg = read_run_config(output_dir)
+    why = register_datasets(cfg)
+    trouble = [f"Not all datasets can be shown: {why}"] if why else []
     history = read_history(output_dir)
     status, words = run_status(output_dir, history, cfg.SOLVER.MAX_ITER)
     content = Content(
@@ -61,10 +57,10 @@ def gather(output_dir: Path, *, max_pictures: int, quiet: bool = False) -> Conte
         training=training_charts(history),
         training_absent=history.trouble,
         changes=changes(cfg),
-        config_text=path.read_text(encoding="utf-8"),
+        config_text=(output_dir / CONFIG).read_text(encoding="utf-8"),
         footer=f"Written by d2pd {__version__} on {datetime.now():%Y-%m-%d %H:%M}.",
     )
-    names = _dataset_names(cfg, output_dir)
+    names = tested_datasets(cfg, output_dir)
     number_with = sum(predictions_path(output_dir, name).is_file() for name in names)
     for number, name in enumerate(names):
         most = max_pictures // max(number_with, 1)
@@ -73,21 +69,6 @@ def gather(output_dir: Path, *, max_pictures: int, quiet: bool = False) -> Conte
         content.frames.update(frames)
     content.figures = figures(cfg, history, content.datasets)
     return content
-
-
-def _register(cfg: CfgNode) -> list[str]:
-    """Register the datasets; say why that cannot be done."""
-    try:
-        register_from_config(cfg)
-    except UserError as error:
-        return [f"Not all datasets can be shown: {error}"]
-    return []
-
-
-def _dataset_names(cfg: CfgNode, output_dir: Path) -> list[str]:
-    """Return the datasets to show: those of the configuration, then any others with detections."""
-    found = sorted(path.parent.name for path in output_dir.glob(str(predictions_path("", "*"))))
-    return list(dict.fromkeys([*cfg.DATASETS.TEST, *cfg.DATASETS.FINAL_TEST, *found]))
 
 
 def _dataset(

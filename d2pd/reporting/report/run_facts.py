@@ -8,11 +8,12 @@ from typing import Any
 from d2pd.config_keys import default_config
 from d2pd.config_words import flatten
 from d2pd.d2 import CfgNode
-from d2pd.data.cleaning import drop_images_without_objects
+from d2pd.data.cleaning import CleaningReport, drop_images_without_objects
 from d2pd.data.modality import CAMERAS
+from d2pd.data.records import Record
 from d2pd.errors import UserError
 from d2pd.reporting.report.content import DatasetPart, Figure
-from d2pd.reporting.report.stored import read_records
+from d2pd.reporting.report.stored import Records, read_records
 from d2pd.reporting.report.training import History
 from d2pd.reporting.run_metrics import VALIDATION
 
@@ -22,11 +23,14 @@ def facts(cfg: CfgNode, history: History, output_dir: Path) -> list[tuple[str, s
     solver, pictures = cfg.SOLVER, cfg.INPUT
     train = ", ".join(f"{name} ({_image_count(cfg, name)})" for name in cfg.DATASETS.TRAIN)
     found = [
-        ("Model", _model(cfg)),
+        ("Model", model_words(cfg)),
         ("Began from", cfg.MODEL.WEIGHTS or "random weights"),
         ("Training data", train or "none"),
         ("Test data", ", ".join((*cfg.DATASETS.TEST, *cfg.DATASETS.FINAL_TEST)) or "none"),
-        ("Pictures", f"{' and '.join(CAMERAS[pictures.MODALITY])}, {_size(pictures)} in tests"),
+        (
+            "Pictures",
+            f"{' and '.join(CAMERAS[pictures.MODALITY])}, {size_words(pictures)} in tests",
+        ),
         ("Optimizer", f"{solver.OPTIMIZER}, rate {solver.BASE_LR:g}, {solver.LR_SCHEDULER_NAME}"),
         ("Length", f"{solver.MAX_ITER:,} iterations of {solver.IMS_PER_BATCH} images"),
         ("Seed", str(cfg.SEED)),
@@ -81,7 +85,8 @@ def changes(cfg: CfgNode) -> list[tuple[str, str, str]]:
     ]
 
 
-def _model(cfg: CfgNode) -> str:
+def model_words(cfg: CfgNode) -> str:
+    """Say what detector it is, and on which backbone."""
     model, backbone = cfg.MODEL.META_ARCHITECTURE, cfg.MODEL.BACKBONE.NAME
     if (model, cfg.MODEL.ROI_HEADS.NAME) == ("GeneralizedRCNN", "StandardROIHeads"):
         model = "Mask R-CNN" if cfg.MODEL.MASK_ON else "Faster R-CNN"
@@ -90,7 +95,14 @@ def _model(cfg: CfgNode) -> str:
     return f"{model}, {backbone}"
 
 
-def _size(pictures: CfgNode) -> str:
+def trained_on(cfg: CfgNode, records: Records) -> tuple[list[Record], CleaningReport]:
+    """Return the records of a training dataset that are trained on, and which images are not."""
+    if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
+        return drop_images_without_objects(records.cleaned)
+    return records.cleaned, CleaningReport()
+
+
+def size_words(pictures: CfgNode) -> str:
     """Say what size pictures have in tests."""
     if pictures.FIXED_SIZE:
         height, width = pictures.FIXED_SIZE
@@ -106,9 +118,7 @@ def _image_count(cfg: CfgNode, name: str) -> str:
         records = read_records(name)
     except UserError:
         return "labels not here"
-    used = records.cleaned
-    if cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS:
-        used, _ = drop_images_without_objects(used)
+    used, _ = trained_on(cfg, records)
     total = len(records.uncleaned)
     return f"{len(used):,} images" if len(used) == total else f"{len(used):,} of {total:,} images"
 

@@ -19,7 +19,7 @@ from d2pd.evaluation.result_files.result_file import read_result_file
 from d2pd.reporting.report.measured import Evaluated
 
 WHERE_DATA_LIE = (
-    "Make the report in the folder where the training ran, or name the folder of the datasets in "
+    "Do this in the folder where the training ran, or name the folder of the datasets in "
     "D2PD_DATASETS."
 )
 

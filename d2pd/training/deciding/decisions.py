@@ -158,7 +158,7 @@ def warn_of_choosing_by_test(cfg: CfgNode) -> None:
     tests: dict[str, None] = {}  # keeps the order
     told = []
     for what, metric in choices:
-        behind = [name for name in _datasets_behind(cfg, metric) if is_named_as_test(name)]
+        behind = [name for name in datasets_behind(cfg, metric) if is_named_as_test(name)]
         tests.update(dict.fromkeys(behind))
         told += [f"{what} (by {metric})"] if behind else []
     if tests:
@@ -207,7 +207,7 @@ def _check_miss_rate(cfg: CfgNode, metric: str, section: str) -> None:
             )
 
 
-def _datasets_behind(cfg: CfgNode, metric: str) -> list[str]:
+def datasets_behind(cfg: CfgNode, metric: str) -> list[str]:
     """Return the datasets that a metric is measured on."""
     if metric.startswith(OF_VALIDATION):
         return [validation_dataset(cfg)]
