@@ -249,6 +249,13 @@ class Predictor:
         return {name: probability.cpu().numpy() for name, probability in heat.items()}
 
     @property
+    def score_floor(self) -> float:
+        """Score under which the model finds nothing, whatever the threshold."""
+        model = self.cfg.MODEL
+        is_ssd = model.META_ARCHITECTURE == SSD_SEG
+        return float((model.SSD if is_ssd else model.ROI_HEADS).SCORE_THRESH_TEST)
+
+    @property
     def has_heat_maps(self) -> bool:
         """Whether the model has segmentation layers."""
         model = self.cfg.MODEL

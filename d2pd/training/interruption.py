@@ -40,12 +40,19 @@ class Interruption:
     caught; the time limit works all the same.
     """
 
-    def __init__(self, limit_minutes: float = 0) -> None:
+    def __init__(
+        self,
+        limit_minutes: float = 0,
+        *,
+        until: str = "this step, or after this image of an evaluation",
+    ) -> None:
         """Start the clock.
 
         Args:
             limit_minutes: Time from now after which a stop is asked for; 0 for none.
+            until: What is still finished after a signal, for the log.
         """
+        self._until = until
         self._limit_minutes = limit_minutes
         self._deadline = time.monotonic() + 60 * limit_minutes if limit_minutes else None
         self._signal: signal.Signals | None = None
@@ -81,7 +88,8 @@ class Interruption:
             raise KeyboardInterrupt
         self._signal = signal.Signals(number)
         logger.warning(
-            "%s: stopping after this step, or after this image of an evaluation%s",
+            "%s: stopping after %s%s",
             self._signal.name,
+            self._until,
             "; once more stops at once" if number == signal.SIGINT else "",
         )
