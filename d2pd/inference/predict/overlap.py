@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 
+THREAD_NAME = "d2pd predict"
 POLL = 0.1  # s, after which one who waits looks whether all is to end
 
 
@@ -51,7 +52,9 @@ class Overlap:
             room: Items that may wait to be taken; where there are as many, the stage waits.
         """
         waiting: queue.Queue[Any] = queue.Queue(room)
-        thread = threading.Thread(target=self._fill, args=(stage, waiting), daemon=True)
+        thread = threading.Thread(
+            target=self._fill, args=(stage, waiting), name=THREAD_NAME, daemon=True
+        )
         self._threads.append(thread)
         thread.start()
         return self._take(waiting)

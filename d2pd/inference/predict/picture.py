@@ -52,12 +52,13 @@ class PictureReader:
     def _read_one(self, path: str, camera: str) -> np.ndarray:
         try:
             encoded = read_encoded(path)
+            # Before OpenCV sees it: the libraries in it write about damage to stderr.
+            damage = png_damage_of(encoded) or damage_of(encoded)
+            if damage:
+                raise AnnotationError(f"{path}: {damage}; replace the file")
             image = decode_image(encoded, path, camera)
         except UserError as error:  # the way out that it names is that of a training
             raise AnnotationError(str(error).rpartition("; ")[0]) from error
-        damage = damage_of(encoded)
-        if damage:
-            raise AnnotationError(f"{path}: {damage}")
         if not self._has_warned and has_many_bits(encoded):
             self._has_warned = True
             logger.warning(
@@ -100,6 +101,24 @@ def stack_cameras(pictures: Sequence[np.ndarray]) -> np.ndarray:
             f"the visible picture is {sizes[0]}, the thermal one {sizes[1]}; a pair has one size"
         )
     return pictures[0] if len(pictures) == 1 else np.dstack(pictures)
+
+
+def png_damage_of(encoded: np.ndarray) -> str:
+    """Say what is wrong with a PNG by the sums that it holds of its parts; "" for other files.
+
+    Args:
+        encoded: (N,) uint8, the file.
+    """
+    if encoded[:8].tobytes() != PNG_START:
+        return ""
+    try:
+        with Image.open(io.BytesIO(encoded.tobytes())) as image:
+            image.verify()
+    except NOT_CHECKED:
+        return ""
+    except (OSError, SyntaxError, ValueError) as error:
+        return f"cut short or damaged ({error})"
+    return ""
 
 
 def has_many_bits(encoded: np.ndarray) -> bool:

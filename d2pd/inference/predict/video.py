@@ -20,6 +20,10 @@ MOST_FPS = 1000.0
 GRID_TOLERANCE = 0.1
 """Of a frame: how far a frame's time may lie from its place in a video of constant rate."""
 
+RATE_TOLERANCE = 0.01
+MOST_BROKEN = 1000
+"""Frames in a row that cannot be read, after which a video counts as ended."""
+
 QUIET = "-8"
 """FFmpeg's level of no messages at all: they would come between the lines of the progress bar."""
 
@@ -42,9 +46,9 @@ class VideoFrame:
 class FrameClock:
     """Tells number and time of each frame from the times that a file states.
 
-    A decoder leaves out frames that are broken without a word. In a video of constant rate the
-    times tell how many; as soon as they show another rate, frames are counted instead. Files
-    without times are of constant rate.
+    A decoder may leave out broken frames without a word. In a video of constant rate the times
+    tell how many; as soon as they show another rate, frames are counted instead. Files without
+    times are of constant rate.
 
     Args:
         fps: Frames a second, as the file states them.
@@ -56,19 +60,20 @@ class FrameClock:
         self._next = 0
         self._is_constant = True
 
-    def tell(self, stated_s: float) -> tuple[int, float]:
+    def tell(self, stated_s: float, num_failed: int = 0) -> tuple[int, float]:
         """Return number and time of the next frame.
 
         Args:
             stated_s: When it is shown, as the file states it.
+            num_failed: Attempts to read a frame before it that failed.
         """
         time_s = max(0.0, stated_s)
         if self._next and not time_s > self._previous:
-            time_s = self._previous + 1 / self._fps
+            time_s = self._previous + (1 + num_failed) / self._fps
         place = time_s * self._fps
         number = round(place)
         self._is_constant &= abs(place - number) <= GRID_TOLERANCE and number >= self._next
-        number = number if self._is_constant else self._next
+        number = number if self._is_constant else self._next + num_failed
         self._next, self._previous = number + 1, time_s
         return number, time_s
 
@@ -82,6 +87,7 @@ class VideoFile:
     Attributes:
         fps: Frames a second.
         num_stated: Frames that the file states to have; 0 where it states none.
+        num_failed: Broken frames that the last ``skip`` went over.
 
     Raises:
         AnnotationError: If it cannot be opened.
@@ -93,6 +99,7 @@ class VideoFile:
         self.fps = fps if 0 < fps <= MOST_FPS else ASSUMED_FPS
         stated = self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
         self.num_stated = int(stated) if 0 < stated < 2**31 else 0
+        self.num_failed = 0
 
     def __enter__(self) -> "VideoFile":
         return self
@@ -107,9 +114,10 @@ class VideoFile:
 
     def skip(self) -> float | None:
         """Go to the next frame; return when it is shown as the file states it, None at the end."""
-        if not self._capture.grab():
-            return None
-        return float(self._capture.get(cv2.CAP_PROP_POS_MSEC)) / 1000
+        for self.num_failed in range(MOST_BROKEN):  # at the end all fail, at once
+            if self._capture.grab():
+                return float(self._capture.get(cv2.CAP_PROP_POS_MSEC)) / 1000
+        return None
 
     def decode(self) -> np.ndarray | None:
         """Return the frame that ``skip`` went to, (H, W, 3) uint8 BGR; None if it is broken."""
@@ -130,7 +138,7 @@ class VideoReader:
         troubles: What was missing, known once all frames were read.
 
     Raises:
-        AnnotationError: If a file cannot be opened.
+        AnnotationError: If a file cannot be opened, or the two of a pair differ in rate.
     """
 
     def __init__(self, paths: Sequence[str], modality: str, stride: int) -> None:
@@ -141,6 +149,10 @@ class VideoReader:
             self._files = [stack.enter_context(VideoFile(path)) for path in paths]
             self.close = stack.pop_all().close
         self.fps = self._files[0].fps
+        if any(abs(file.fps - self.fps) > RATE_TOLERANCE * self.fps for file in self._files):
+            self.close()
+            rates = " and ".join(f"{file.fps:g}" for file in self._files)
+            raise AnnotationError(f"a pair has one frame rate, these are {rates} frames a second")
 
     @property
     def num_expected(self) -> int:
@@ -157,7 +169,7 @@ class VideoReader:
         try:
             while (shown := self._skip()) is not None:
                 before = number
-                number, time_s = clock.tell(shown)
+                number, time_s = clock.tell(shown, self._files[0].num_failed)
                 num_broken += number - before - 1
                 if number % self._stride:
                     num_read += 1
@@ -173,8 +185,15 @@ class VideoReader:
             self.close()
 
     def _skip(self) -> float | None:
+        """Go to the next frame of each file; where one lacks some, the other skips them too."""
         times = [file.skip() for file in self._files]
-        return None if None in times else times[0]
+        while None not in times:
+            known = [time for time in times if time is not None]
+            if max(known) - min(known) < 0.5 / self.fps:
+                return known[0]
+            behind = known.index(min(known))
+            times[behind] = self._files[behind].skip()
+        return None
 
     def _decode(self) -> np.ndarray | None:
         pictures = []
