@@ -48,6 +48,9 @@ class Run:
         chosen: The sources, and what was left out before.
         targets: File of each drawing; empty to draw nothing.
         options: How, and where to.
+
+    Attributes:
+        times: Of each stage.
     """
 
     def __init__(
@@ -62,7 +65,7 @@ class Run:
         self._options = options
         self._skipped = [*chosen.skipped]
         self._drawings = Drawings(targets, options.stride) if targets else None
-        self._times = StageTimes(max(WARM_UP, options.batch))
+        self.times = StageTimes(max(WARM_UP, options.batch))
         self._total = self._count()
 
     def go(self) -> int:
@@ -106,7 +109,7 @@ class Run:
                 Interruption(until="this image") as interruption,
                 bar,
                 look_at(
-                    shots, self._detector, options.threshold, options.batch, self._times
+                    shots, self._detector, options.threshold, options.batch, self.times
                 ) as seen,
             ):
                 for each in seen:
@@ -123,11 +126,11 @@ class Run:
             trouble, path = seen.shot.trouble, seen.shot.source.paths[0]
             self._skipped.append(trouble if trouble.startswith(path) else f"{path}: {trouble}")
             return
-        with self._times.measure("draw and write"):
+        with self.times.measure("draw and write"):
             files.add(seen.shot, seen.found)
             if self._drawings is not None:
                 self._drawings.add(seen.shot, seen.found)
-        self._times.image_done()
+        self.times.image_done()
 
     def _end(self, ending: StopRequest | Exception | None) -> StopRequest | Exception | None:
         """Finish the video that is being drawn; return the first thing that went wrong."""
@@ -185,7 +188,7 @@ class Run:
             noun=self._noun(),
             device=str(self._detector.device),
             batch=self._options.batch,
-            times=self._times,
+            times=self.times,
             folder=self._options.folder,
             why_no_lines=why_no_lines,
             num_pictures=drawn.num_pictures if drawn else 0,
