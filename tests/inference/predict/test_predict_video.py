@@ -18,7 +18,7 @@ from predict_toys import (
 )
 
 import d2pd
-from d2pd.inference.predict.video import VideoFile
+from d2pd.inference.predict.video import VideoFile, VideoReader
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -123,6 +123,53 @@ def test_pairs_of_videos_are_seen_frame_by_frame(monkeypatch, predict, tmp_path)
     assert [image["frame"] for image in images] == [0, 1, 2, 3, 4]
     assert images[0]["lwir_file_name"] == str(tmp_path / "a_ir.mp4")
     assert read_video(Path("output/predict/a_rgb.mp4"))[0].shape == (48, 128, 3)
+
+
+def test_pairs_of_two_frame_rates_are_left_out(monkeypatch, predict, tmp_path):
+    detector = Pretended("both")
+    monkeypatch.setattr("d2pd.inference.predict.command.load", lambda *_, **__: detector)
+    write_video(tmp_path / "a_rgb.mp4", 6)
+    write_video(tmp_path / "a_ir.mp4", 6, fps=25.0)
+
+    code, _, err = predict(tmp_path, "--pair", "rgb=ir")
+
+    assert code == 2
+    assert "a pair has one frame rate, these are 30 and 25 frames a second" in err
+
+
+class Scripted:
+    """A video of 10 frames a second that has only some of its frames; each shows its number."""
+
+    fps, num_stated, num_failed = 10.0, 8, 0
+
+    def __init__(self, numbers):
+        self.numbers = iter(numbers)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def skip(self):
+        self.number = next(self.numbers, None)
+        return None if self.number is None else self.number / self.fps
+
+    def decode(self):
+        return np.full((2, 2, 3), self.number, np.uint8)
+
+
+@pytest.mark.parametrize(("stride", "expected"), [(1, [0, 3, 5, 7]), (3, [0, 3])])
+def test_pairs_stay_in_step_where_either_lacks_frames(monkeypatch, stride, expected):
+    files = {"visible": Scripted([0, 1, 3, 4, 5, 7]), "lwir": Scripted([0, 2, 3, 5, 6, 7])}
+    monkeypatch.setattr("d2pd.inference.predict.video.VideoFile", files.get)
+
+    reader = VideoReader(("visible", "lwir"), "both", stride)
+    frames = [*reader.frames()]
+
+    assert [frame.number for frame in frames] == expected
+    assert [frame.image[0, 0].tolist() for frame in frames] == [[n] * 6 for n in expected]
+    assert reader.troubles == ["4 broken frames were skipped"]
 
 
 def test_broken_frames_are_counted_and_the_others_keep_their_numbers(pretended, predict, tmp_path):
