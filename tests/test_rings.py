@@ -63,6 +63,7 @@ PURE = (
     "d2pd.inference.predict.pairing",
     "d2pd.inference.predict.picture",
     "d2pd.inference.predict.pipeline",
+    "d2pd.inference.predict.quiet",
     "d2pd.inference.predict.result_files",
     "d2pd.inference.predict.run",
     "d2pd.inference.predict.sources",

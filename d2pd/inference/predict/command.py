@@ -10,6 +10,7 @@ from d2pd.errors import ConfigError, UserError
 from d2pd.inference.predict.detector import Detector
 from d2pd.inference.predict.labelled import choose_labelled, find_labelled
 from d2pd.inference.predict.pairing import Chosen, Pairing, choose_sources
+from d2pd.inference.predict.quiet import quiet_opencv
 from d2pd.inference.predict.result_files import NAMES
 from d2pd.inference.predict.run import Run, RunOptions
 from d2pd.inference.predict.sources import find_inputs
@@ -52,7 +53,8 @@ def main(args: argparse.Namespace) -> int:
     if args.annotations:
         _warn_of_threshold(args.threshold, detector)
     options = RunOptions(args.output, args.threshold, args.stride, args.batch)
-    return Run(detector, chosen, targets, options).go()
+    with quiet_opencv():
+        return Run(detector, chosen, targets, options).go()
 
 
 def load_detector(args: argparse.Namespace) -> Detector:

@@ -24,9 +24,6 @@ RATE_TOLERANCE = 0.01
 MOST_BROKEN = 1000
 """Frames in a row that cannot be read, after which a video counts as ended."""
 
-QUIET = "-8"
-"""FFmpeg's level of no messages at all: they would come between the lines of the progress bar."""
-
 
 @dataclass(frozen=True)
 class VideoFrame:
@@ -234,7 +231,6 @@ def count_frames(paths: Sequence[str], stride: int) -> int:
 
 
 def _open(path: str) -> "cv2.VideoCapture":
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", QUIET)  # read at the first video of a process
     try:
         path.encode()  # OpenCV 5 crashes at names that are no text
         size = os.path.getsize(path) if os.path.isfile(path) else None

@@ -1,6 +1,7 @@
 """Videos that are drawn, and a detector that only pretends."""
 
 import json
+import os
 from pathlib import Path
 
 import cv2
@@ -9,6 +10,10 @@ import torch
 
 from d2pd.data.modality import channels_of
 from d2pd.inference.detections import Detections
+from d2pd.inference.predict.quiet import NO_MESSAGES
+
+# FFmpeg reads it once, when these videos are written: before the command could set it.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", NO_MESSAGES)
 
 WIDTH, HEIGHT = 64, 48
 

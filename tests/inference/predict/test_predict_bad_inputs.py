@@ -180,9 +180,9 @@ def test_one_picture_too_small_for_the_model_is_left_out(predict, tmp_path, monk
 def test_a_video_that_is_too_large_to_draw_keeps_its_detections(pretended, predict, tmp_path):
     path = write_video(tmp_path / "wide.avi", 2, size=(9_000, 16), codec="MJPG")
 
-    code, out, _ = predict(path, "--threshold", 0)
+    code, out, err = predict(path, "--threshold", 0)
 
-    assert code == 1
+    assert (code, err) == (1, "")
     assert "wide.mp4: OpenCV draws no video of 9000 x 16 px; its detections are written" in out
     assert len(results()["predictions"]) == 2
     assert drawn() == []

@@ -196,10 +196,11 @@ def test_libraries_say_nothing_of_broken_files(tmp_path):
     cut.write_bytes(cut.read_bytes()[:9_000])
     code = (
         "import sys; from d2pd.inference.predict.pairing import Source\n"
+        "from d2pd.inference.predict.quiet import quiet_opencv\n"
         "from d2pd.inference.predict.pipeline import read_shots\n"
         "sources = [Source((path,), path) for path in sys.argv[1:]]\n"
-        "print(*(shot.trouble for shot in read_shots(sources, 'visible', 1) if shot.trouble),"
-        "sep='\\n')"
+        "with quiet_opencv(): shots = [*read_shots(sources, 'visible', 1)]\n"
+        "print(*(shot.trouble for shot in shots if shot.trouble), sep='\\n')"
     )
 
     done = subprocess.run(
