@@ -87,6 +87,7 @@ SMALL_SSD += ["MODEL.DEVICE", "cpu"]
         ("ssd_step_cost.py", ["--images", "2", *SMALL_SSD], 5),
         ("miss_rate_cost.py", ["--data", "", "--detections", "900", "--peak-runs", "1"], 4),
         ("audit_speed.py", ["--data", "", "--boxes", "900"], 5),
+        ("predict_speed.py", ["--images", "6", "--batch", "2", "MODEL.DEVICE", "cpu"], 16),
         ("picture_checks.py", ["--data", "", "--images", "4", "--workers", "2"], 4),
     ],
 )

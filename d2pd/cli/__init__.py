@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 
 from d2pd import __version__
 from d2pd.cli.data_commands import add_data_commands
-from d2pd.cli.export_words import add_export
 from d2pd.cli.run_commands import add_run_commands
+from d2pd.cli.use_commands import add_use_commands
 from d2pd.errors import AnnotationError, MissingFileError, RunInterrupted, UserError
 from d2pd.printable import printable
 
@@ -39,8 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Words after the command's name; None for those of this process.
 
     Returns:
-        Exit code: 0 done, 1 findings, 2 a mistake of the user's, 75 stopped by the time limit,
-            130 interrupted, 141 output closed by its reader, 143 terminated.
+        Exit code: 0 done, 1 findings or, of ``predict``, some inputs that could not be used, 2 a
+            mistake of the user's or nothing that could be used, 75 stopped by the time limit, 130
+            interrupted, 141 output closed by its reader, 143 terminated.
     """
     args = _parser().parse_args(argv)
     return _guarded(lambda: args.run(args))
@@ -117,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor.set_defaults(run=_doctor)
     add_data_commands(commands)
     add_run_commands(commands)
-    add_export(commands)
+    add_use_commands(commands)
     return parser
 
 

@@ -72,12 +72,14 @@ class Detector(ABC, Generic[P, F]):
         channels: Of an image as the model gets it; they say which cameras it is for.
         device: Where the model runs.
         name: The weights file, for messages.
+        score_floor: Score under which nothing is found, whatever the threshold.
     """
 
     class_names: tuple[str, ...]
     channels: Channels
     device: torch.device
     name: str
+    score_floor: float
 
     @abstractmethod
     def prepare(self, image: np.ndarray) -> P:

@@ -53,6 +53,8 @@ class Ensemble(Detector[PreparedForAll, list[Any]]):
             _check_alike(first, other)
         self.class_names, self.channels = first.class_names, first.channels
         self.device = first.device
+        # What one member alone sees keeps its part of the score.
+        self.score_floor = min(member.score_floor for member in members) / len(members)
         self.name = ", ".join(dict.fromkeys(member.name for member in members))
 
     def prepare(self, image: np.ndarray) -> PreparedForAll:

@@ -90,6 +90,9 @@ class Predictor(Detector[Prepared, BatchDetections]):
         self.model, self.core = build_detector(self.cfg)
         if weights is not None:
             load_weights(self.model, weights)
+        model = self.cfg.MODEL
+        options = model.SSD if model.META_ARCHITECTURE == SSD_SEG else model.ROI_HEADS
+        self.score_floor = float(options.SCORE_THRESH_TEST)
         self.name = str(weights.path) if weights else "a model without weights"
         self.view = View()
         self.transforms: v2.Transform = build_augmentation(self.cfg, is_train=False)

@@ -27,7 +27,6 @@ class ListedCore(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model: Any = model
-        self.score_floor = 0.0  # Detectron2 knows
 
     def forward(self, images: Tensor) -> BatchDetections:
         """Detect on (N, C, H, W) pixels."""

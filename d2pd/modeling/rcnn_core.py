@@ -30,7 +30,6 @@ class RCNNCore(nn.Module):
     Attributes:
         suppress: How overlapping boxes are suppressed, of proposals and of detections.
         num_groups: An upper bound on the groups that ``suppress`` is asked for.
-        score_floor: Scores of detections lie above it.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -41,7 +40,6 @@ class RCNNCore(nn.Module):
         self.num_groups = max(
             len(of_model.proposal_generator.in_features), of_model.roi_heads.num_classes
         )
-        self.score_floor: float = of_model.roi_heads.box_predictor.test_score_thresh
 
     def forward(self, images: Tensor) -> BatchDetections:
         """Detect.

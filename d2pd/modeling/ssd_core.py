@@ -21,7 +21,6 @@ class SSDCore(nn.Module):
     Attributes:
         suppress: How overlapping boxes are suppressed.
         num_groups: An upper bound on the groups that ``suppress`` is asked for.
-        score_floor: Scores of detections lie above it.
     """
 
     pixel_mean: Tensor
@@ -36,7 +35,6 @@ class SSDCore(nn.Module):
         self.detection = of_model.detection
         self.suppress: Suppress = suppress_by_image
         self.num_groups = self.network.heads.num_logits - 1
-        self.score_floor: float = of_model.detection.score_threshold
         for name in ("pixel_mean", "pixel_std"):
             self.register_buffer(name, getattr(model, name), persistent=False)
 

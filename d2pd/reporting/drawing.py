@@ -14,6 +14,9 @@ COLOURS = (
 )  # fmt: skip
 """BGR, a class each and then again: on snow and in the dark alike, with the dark rim."""
 
+DARK = (0, 0, 0)
+PADDING = 2  # px, left and right of a text
+
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
@@ -40,7 +43,7 @@ def draw_boxes(found: "Detections") -> np.ndarray:
 
 def _draw_on(picture: np.ndarray, found: "Detections") -> None:
     height, width = picture.shape[:2]
-    thickness = max(1, round(min(height, width) / 400))
+    thickness = max(2, round(min(height, width) / 300))
     scale = max(0.35, min(height, width) / 1200)
     for box, score, number in zip(
         found.boxes_xyxy[::-1], found.scores[::-1], found.classes[::-1], strict=True
@@ -49,10 +52,24 @@ def _draw_on(picture: np.ndarray, found: "Detections") -> None:
         # Pixel i covers [i, i + 1].
         left, top = (int(side) for side in np.floor(box[:2]))
         right, bottom = (int(side) - 1 for side in np.ceil(box[2:]))
-        cv2.rectangle(picture, (left, top), (right, bottom), (0, 0, 0), thickness + 2)
-        cv2.rectangle(picture, (left, top), (right, bottom), colour, thickness)
+        _frame(picture, (left, top), (right, bottom), colour, thickness)
         name = f"{found.class_names[int(number)]} " if len(found.class_names) > 1 else ""
         _write(picture, f"{name}{score:.2f}", (left, top), colour, scale)
+
+
+def _frame(
+    picture: np.ndarray,
+    first: tuple[int, int],
+    last: tuple[int, int],
+    colour: tuple[int, int, int],
+    thickness: int,
+) -> None:
+    """Draw a frame on the pixels inside a box, thinner in small ones, and a dark line around."""
+    (left, top), (right, bottom) = first, last
+    cv2.rectangle(picture, (left - 1, top - 1), (right + 1, bottom + 1), DARK, 1)
+    for inset in range(max(1, min(thickness, (right - left) // 5, (bottom - top) // 5))):
+        corners = (left + inset, top + inset), (right - inset, bottom - inset)
+        cv2.rectangle(picture, *corners, colour, 1)
 
 
 def _write(
@@ -64,8 +81,11 @@ def _write(
 ) -> None:
     """Write a text above a corner, or below it at the picture's rim."""
     (width, height), base = cv2.getTextSize(text, FONT, scale, 1)
-    left = max(0, min(corner[0], picture.shape[1] - width))
-    bottom = corner[1] - 1 if corner[1] > height + base else corner[1] + height + base
-    cv2.rectangle(picture, (left, bottom - height - base), (left + width, bottom), colour, -1)
-    place = (left, bottom - base + 1)
-    cv2.putText(picture, text, place, FONT, scale, (0, 0, 0), 1, cv2.LINE_AA)
+    width += 2 * PADDING
+    # Where the dark line of the frame begins.
+    left = max(0, min(corner[0] - 1, picture.shape[1] - width))
+    above = corner[1] - 2
+    bottom = above if above >= height + base else corner[1] + height + base
+    cv2.rectangle(picture, (left, bottom - height - base), (left + width - 1, bottom), colour, -1)
+    place = (left + PADDING, bottom - base + 1)
+    cv2.putText(picture, text, place, FONT, scale, DARK, 1, cv2.LINE_AA)

@@ -18,6 +18,11 @@ TRY_AGAIN = 75
 """Exit code of a run that its time limit stopped: the shell's EX_TEMPFAIL, "come again"."""
 
 
+SAME_MOMENT = 0.5
+"""Seconds in which a second SIGINT is the first one again: ``timeout`` sends it to the process and
+to its group."""
+
+
 @dataclass(frozen=True)
 class StopRequest:
     """Why a run has to stop now, and the exit code that says so."""
@@ -36,19 +41,27 @@ class StopTraining(BaseException):
 class Interruption:
     """Context in which signals and the clock ask for a stop instead of ending the process.
 
-    A second SIGINT raises ``KeyboardInterrupt`` at once. Outside the main thread no signal can be
-    caught; the time limit works all the same.
+    A second SIGINT, later than ``SAME_MOMENT``, raises ``KeyboardInterrupt`` at once. Outside the
+    main thread no signal can be caught; the time limit works all the same.
     """
 
-    def __init__(self, limit_minutes: float = 0) -> None:
+    def __init__(
+        self,
+        limit_minutes: float = 0,
+        *,
+        until: str = "this step, or after this image of an evaluation",
+    ) -> None:
         """Start the clock.
 
         Args:
             limit_minutes: Time from now after which a stop is asked for; 0 for none.
+            until: What is still finished after a signal, for the log.
         """
+        self._until = until
         self._limit_minutes = limit_minutes
         self._deadline = time.monotonic() + 60 * limit_minutes if limit_minutes else None
         self._signal: signal.Signals | None = None
+        self._noted_at = 0.0
         self._handlers: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "Interruption":
@@ -78,10 +91,13 @@ class Interruption:
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         if self._signal == signal.SIGINT == number:
+            if time.monotonic() - self._noted_at < SAME_MOMENT:
+                return
             raise KeyboardInterrupt
-        self._signal = signal.Signals(number)
+        self._signal, self._noted_at = signal.Signals(number), time.monotonic()
         logger.warning(
-            "%s: stopping after this step, or after this image of an evaluation%s",
+            "%s: stopping after %s%s",
             self._signal.name,
+            self._until,
             "; once more stops at once" if number == signal.SIGINT else "",
         )

@@ -212,3 +212,15 @@ def test_half_precision_finds_about_the_same(tiny_run, predictor):
 def test_a_gpu_that_is_not_there_is_an_error(tiny_run):
     with pytest.raises(DeviceError, match="sees 0 GPUs"):
         load(tiny_run, device="cuda")
+
+
+def test_the_score_floor_is_what_no_detection_lies_under(tiny_run, predictor):
+    image = np.random.default_rng(1).integers(0, 255, (96, 128, 3), dtype=np.uint8)
+    scores = predictor.predict(image, threshold=0).scores
+    floor = float(np.median(scores))
+
+    higher = load(tiny_run, opts=["MODEL.ROI_HEADS.SCORE_THRESH_TEST", str(floor)], device="cpu")
+
+    assert predictor.score_floor == predictor.cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST
+    assert higher.score_floor == floor
+    assert higher.predict(image, threshold=0).scores.min() >= floor > scores.min()

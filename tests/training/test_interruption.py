@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from d2pd.training.interruption import TRY_AGAIN, Interruption, StopTraining
+from d2pd.training.interruption import SAME_MOMENT, TRY_AGAIN, Interruption, StopTraining
 
 
 def send(number):
@@ -24,12 +24,22 @@ def test_signal_becomes_a_request_with_the_shells_exit_code(number, code, name):
         assert (request.reason, request.exit_code) == (f"stopped by {name}", code)
 
 
-def test_second_ctrl_c_stops_at_once():
+def test_second_ctrl_c_stops_at_once(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
     with Interruption() as interruption:
         send(signal.SIGINT)
+        now += SAME_MOMENT
         with pytest.raises(KeyboardInterrupt):
             send(signal.SIGINT)
         assert interruption.request() is not None
+
+
+def test_a_signal_that_comes_twice_in_a_moment_is_one():
+    with Interruption() as interruption:
+        send(signal.SIGINT)
+        send(signal.SIGINT)
+        assert interruption.request().exit_code == 130
 
 
 def test_ctrl_c_after_sigterm_is_noted_and_does_not_break_the_saving():

@@ -28,7 +28,7 @@ def find_picture_files(table: LabelTable, images: Path) -> list[Paths]:
         MissingFileError: If there is no such folder, or none of the pictures is there.
     """
     root, listing = existing_folder(images), FolderListing()
-    found = [_files_of(listing, root, name, table.format) for name in table.image_names]
+    found = [picture_files_of(listing, root, name, table.format) for name in table.image_names]
     if table.image_names and not any(found):
         looked_in = str(root)
         if table.format == "kaist":
@@ -105,7 +105,15 @@ class NearNames:
         return self._names[key]
 
 
-def _files_of(listing: FolderListing, root: Path, name: str, table_format: str) -> Paths:
+def picture_files_of(listing: FolderListing, root: Path, name: str, table_format: str) -> Paths:
+    """Return the files of one image by camera, those not there left out.
+
+    Args:
+        listing: Remembers folders.
+        root: Folder that names are relative to; of KAIST that of the sets.
+        name: As the label file has it.
+        table_format: ``kaist``, or another format, where all pictures count as ``visible``.
+    """
     if table_format != "kaist":
         path = listing.find(root, name)
         return {} if path is None else {"visible": path}

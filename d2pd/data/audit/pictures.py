@@ -86,12 +86,18 @@ def look_at_picture(path: str, camera: str) -> Look:
     except UserError as error:
         reason, _, _ = str(error).rpartition("; ")  # the way out is that of a training
         return Look(UNKNOWN_SIZE, reason)
-    damage = _damage(encoded)
+    damage = damage_of(encoded)
     return Look(UNKNOWN_SIZE, f"{path}: {damage}") if damage else Look((height, width))
 
 
-def _damage(encoded: np.ndarray) -> str:
+def damage_of(encoded: np.ndarray) -> str:
     """Say what is wrong with a file that OpenCV has decoded, which it may have done in part.
+
+    Args:
+        encoded: (N,) uint8, the file.
+
+    Returns:
+        "" where nothing is.
 
     OpenCV before 5 fills up a JPEG that is cut short with grey, without a word; a PNG it reads
     whole or not at all.

@@ -78,7 +78,7 @@ def main(args: argparse.Namespace) -> int:
     check_free([output], force=args.force)
     trained.cfg.MODEL.DEVICE = "cpu"
     predictor = Predictor(trained.cfg, trained.weights, trained.class_names)
-    pictures = pictures_to_check(predictor, args.images)
+    pictures = pictures_to_check(predictor, args.images, output)
     agreement = write_checked(predictor, trained.facts, args.format, output, pictures)
     print(f"{output}: {agreement}")
     print(_how_to_use(args.format, pictures[0]))
@@ -120,7 +120,7 @@ def write_checked(
             predictor.core,
             kind.read(part),
             pictures,
-            score_floor=predictor.core.score_floor,
+            score_floor=predictor.score_floor,
             takes_batches=name != SCRIPT,
         )
         part.replace(output)

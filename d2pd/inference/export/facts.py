@@ -34,7 +34,7 @@ def facts_of(predictor: Predictor, facts: Mapping[str, Any]) -> dict[str, str]:
         "input": f"images (N, {predictor.channels.total}, H, W) uint8: {_channels(predictor)}",
         "resize": json.dumps(_resize(cfg)),
         "output": OUTPUTS,
-        "score_floor": str(predictor.core.score_floor),
+        "score_floor": str(predictor.score_floor),
         "iteration": str(facts.get("iteration", "unknown")),
         "metric": json.dumps(metric) if isinstance(metric, Mapping) else "",
     }

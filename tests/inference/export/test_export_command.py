@@ -134,6 +134,29 @@ def test_missing_packages_are_named_with_the_line_that_installs_them(
     assert "needs onnx, onnxscript, onnxruntime: pip install onnx" in capsys.readouterr().err
 
 
+def test_pictures_may_be_named(tiny_run, tmp_path, capsys):
+    words = ["--format", "torchscript", "--output", tmp_path / "m.pt", "--images"]
+    pictures = tiny_run.parent / "images"
+    assert export(tiny_run, *words, pictures / "0.png", pictures / "1.png") == 0
+    assert "in 2 images: boxes within" in capsys.readouterr().out
+    assert export(tiny_run, "--force", *words, pictures) == 0
+    assert "in 3 images: boxes within" in capsys.readouterr().out  # the fourth has another size
+    assert export(tiny_run, "--force", *words, tmp_path / "none.png") == cli.USER_ERROR
+    assert "none.png: no such file or folder" in capsys.readouterr().err
+    (tmp_path / "text.png").write_text("text")
+    assert export(tiny_run, "--force", *words, tmp_path / "text.png") == cli.USER_ERROR
+    assert "not an image that OpenCV can decode" in capsys.readouterr().err
+
+
+def test_card_is_written_anew(tiny_run, tmp_path, capsys):
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    assert export(run / "model_final.pth", "--card") == 0
+    assert capsys.readouterr().out.strip() == str(run / "model_card.md")
+    assert "## " in (run / "model_card.md").read_text()
+    assert export(tmp_path, "--card") == cli.USER_ERROR
+    assert "holds no run" in capsys.readouterr().err
+
+
 def test_without_pictures_to_check_on_nothing_is_written(tiny_run, tmp_path, capsys):
     words = ["--format", "torchscript", "--output", tmp_path / "m.pt"]
     gone = ["DATASETS.ROOT", tmp_path / "gone"]

@@ -1,0 +1,127 @@
+"""Pictures and videos with the detections drawn on them."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from d2pd.errors import UserError
+from d2pd.inference.detections import Detections
+from d2pd.inference.predict.pairing import Source
+from d2pd.inference.predict.pipeline import Shot
+from d2pd.output_files import write_file
+
+CODEC = "mp4v"
+
+
+class Drawings:
+    """Draws each image into the file of its source.
+
+    Args:
+        targets: File of each source.
+        stride: Every how many frames of a video there is one.
+
+    Attributes:
+        num_pictures: Written so far.
+        videos: Written so far.
+        troubles: What could not be drawn, and why.
+    """
+
+    def __init__(self, targets: Mapping[Source, Path], stride: int) -> None:
+        self._targets = targets
+        self._stride = stride
+        self._video: _DrawnVideo | None = None
+        self._source: Source | None = None
+        self.num_pictures = 0
+        self.videos: list[Path] = []
+        self.troubles: list[str] = []
+
+    def add(self, shot: Shot, found: Detections) -> None:
+        """Draw an image.
+
+        Raises:
+            UserError: If its file cannot be written.
+        """
+        target = self._targets[shot.source]
+        if shot.source is not self._source:
+            self.end_video()
+            self._source = shot.source
+        if not shot.source.is_video:
+            write_file(target, _encode(found.draw(), target.suffix.lower()))
+            self.num_pictures += 1
+            return
+        picture = found.draw()
+        if self._video is None:
+            self._video = _DrawnVideo(target, shot.fps / self._stride, picture)
+        self._video.add(picture)
+
+    def end_video(self) -> None:
+        """Finish the video that is being drawn.
+
+        Raises:
+            UserError: If it cannot be written.
+        """
+        video, self._video = self._video, None
+        if video is None:
+            return
+        if video.finish():
+            self.videos.append(video.target)
+        else:
+            self.troubles.append(
+                f"{video.target}: OpenCV draws no video of {video.size[0]} x {video.size[1]} px; "
+                "its detections are written"
+            )
+
+
+def _encode(picture: np.ndarray, suffix: str) -> bytes:
+    # PNG is lossless at any level; the fastest makes files that are little larger.
+    options = [cv2.IMWRITE_PNG_COMPRESSION, 1] if suffix == ".png" else []
+    _, encoded = cv2.imencode(suffix, picture, options)
+    return encoded.tobytes()
+
+
+class _DrawnVideo:
+    """A video that takes its name once it is whole.
+
+    Attributes:
+        size: (width, height) px, both even as the codec needs them.
+    """
+
+    def __init__(self, target: Path, fps: float, first: np.ndarray) -> None:
+        self.target = target
+        height, width = first.shape[:2]
+        self.size = width + width % 2, height + height % 2
+        self._partial = target.with_name(f".{target.stem}.part{target.suffix}")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        self._partial.unlink(missing_ok=True)
+        code = cv2.VideoWriter.fourcc(*CODEC)
+        self._writer = cv2.VideoWriter(str(self._partial), code, fps, self.size)
+        self._is_open = self._writer.isOpened()
+
+    def add(self, picture: np.ndarray) -> None:
+        if not self._is_open:
+            return
+        width, height = self.size
+        below, right = height - picture.shape[0], width - picture.shape[1]
+        if {below, right} <= {0, 1}:
+            picture = cv2.copyMakeBorder(picture, 0, below, 0, right, cv2.BORDER_REPLICATE)
+        else:  # some videos change their size
+            picture = cv2.resize(picture, self.size)
+        self._writer.write(picture)
+
+    def finish(self) -> bool:
+        """Give the file its name; return whether there is one."""
+        self._writer.release()
+        if not self._is_open:
+            self._partial.unlink(missing_ok=True)
+            return False
+        try:
+            os.replace(self._partial, self.target)
+        except OSError as error:
+            raise UserError(
+                f"cannot write {self.target} ({error.strerror}): make room there, or choose "
+                "another folder"
+            ) from error
+        return True
