@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from every_way import assert_same_detections_every_way
 
 from d2pd import cli
 from d2pd.config import load_config
@@ -41,10 +42,11 @@ SCRATCH = [
 
 
 @pytest.mark.slow
-def test_demo_reaches_ap50_of_60_on_held_out_pictures(tmp_path):
+def test_demo_reaches_ap50_of_60_and_detects_the_same_every_way(tmp_path, capsys):
     opts = ["DATASETS.ROOT", str(tmp_path), "OUTPUT_DIR", str(tmp_path / "out")]
     results = run_config("quick/faster_rcnn_synthetic.yaml", opts)
     assert results["bbox"]["AP50"] >= 60
+    assert_same_detections_every_way(tmp_path / "out", tmp_path, capsys)
 
 
 @pytest.fixture(scope="module")
@@ -170,10 +172,11 @@ def test_ablations_run_on_drawn_data_with_the_light_overrides(drawn_kaist_root, 
 
 
 @pytest.mark.slow
-def test_quick_ssd_reaches_a_miss_rate_of_30_and_infusion_learns(tmp_path):
+def test_quick_ssd_reaches_a_miss_rate_of_30_and_infusion_learns(tmp_path, capsys):
     opts = ["DATASETS.ROOT", str(tmp_path), "OUTPUT_DIR", str(tmp_path / "out")]
     results = run_config("quick/ssd_seg_synthetic.yaml", opts)
     assert results["MR"]["reasonable/all"] <= 30
     rows = [json.loads(line) for line in (tmp_path / "out/metrics.json").read_text().splitlines()]
     losses = [row["loss_seg"] for row in rows if "loss_seg" in row]
     assert losses[-1] < losses[0] / 2
+    assert_same_detections_every_way(tmp_path / "out", tmp_path, capsys)
