@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from d2pd.errors import UserError
 from d2pd.modeling.batch_detections import BatchDetections
@@ -74,7 +75,7 @@ def check_export(
             difference unless its score lies within ``SCORE_TOLERANCE`` of the least that counts.
     """
     found = Agreement()
-    for picture in pictures:
+    for picture in tqdm(pictures, desc="comparing", unit="picture", leave=False, disable=None):
         batches = [picture[None]]
         if takes_batches:
             batches.append(torch.stack([picture, picture.flip(-1)]))

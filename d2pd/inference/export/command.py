@@ -1,6 +1,7 @@
 """``d2pd export``: a trained detector for other programs, checked before it is kept."""
 
 import argparse
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -79,6 +80,10 @@ def main(args: argparse.Namespace) -> int:
     trained.cfg.MODEL.DEVICE = "cpu"
     predictor = Predictor(trained.cfg, trained.weights, trained.class_names)
     pictures = pictures_to_check(predictor, args.images, output)
+    print(
+        f"writing {args.format}, then comparing it on {len(pictures)} pictures: about a minute ...",
+        file=sys.stderr,
+    )
     agreement = write_checked(predictor, trained.facts, args.format, output, pictures)
     print(f"{output}: {agreement}")
     print(_how_to_use(args.format, pictures[0]))

@@ -57,6 +57,20 @@ def test_file_detects_what_the_predictor_detects(run, name, tmp_path, request, c
         torch.testing.assert_close(ours.boxes, theirs.boxes, atol=0.01, rtol=0)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FORMATS)
+def test_real_photos_are_detected_alike(tiny_ssd_run, shared_data, tmp_path, name, capsys):
+    if name == "onnx":
+        pytest.importorskip("onnxruntime", reason="`pip install onnx onnxscript onnxruntime`")
+    photos = sorted((shared_data / "face_mask/test").glob("*.jpg"))[:3]
+    words = ["--format", name, "--output", tmp_path / "m", "--images", *photos]
+    words += [shared_data / "kaist/images"]
+    assert export(tiny_ssd_run, *words) == 0
+    # Three photos and the visible pictures of five pairs; alone, and beside the mirror image.
+    num_images = 8 * (1 if name == "torchscript" else 3)
+    assert f"in {num_images} images: boxes within" in capsys.readouterr().out
+
+
 def noise(shape=(120, 160)):
     return np.random.default_rng(7).integers(0, 255, (*shape, 3), dtype=np.uint8)
 
