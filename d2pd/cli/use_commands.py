@@ -134,7 +134,9 @@ def _add_export(export: argparse.ArgumentParser) -> None:
         "--config-file", metavar="FILE", help="for weights that do not carry their configuration"
     )
     export.add_argument("--force", action="store_true", help="write over what is there")
-    export.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE overrides")
+    export.add_argument(
+        "opts", nargs=argparse.REMAINDER, help="KEY VALUE overrides; not right behind --images"
+    )
     export.set_defaults(run=_export)
 
 
