@@ -1,11 +1,14 @@
 """For which sizes of images a graph is drawn."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from d2pd.inference.export.command import FORMATS, only_size, write_checked
 from d2pd.inference.export.graph import SMALLEST, smallest_side
+from d2pd.inference.export.torch_files import write_script
 from d2pd.inference.predictor import Predictor, load
 from d2pd.modeling.network import map_sides
 
@@ -58,3 +61,10 @@ def test_models_with_one_position_left_are_exported(tiny_ssd_run, tmp_path, laye
     agreement = write_checked(predictor, {}, name, path, pictures_of(predictor))
     assert agreement.num_images == 6  # alone, and beside the mirror image
     assert agreement.num_detections > 0
+
+
+def test_a_full_disk_is_an_error_and_not_the_end_of_the_process(tiny_ssd_run):
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    with pytest.raises(OSError, match="No space left"):
+        write_script(load(tiny_ssd_run, device="cpu").core, Path("/dev/full"), {}, (128, 160))
