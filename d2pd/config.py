@@ -137,7 +137,8 @@ def config_of_text(text: str, source: str, opts: Sequence[str] = ()) -> CfgNode:
     """
     try:
         found = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
+        json.dumps(found, default=str)  # YAML can hold a list that holds itself
+    except (yaml.YAMLError, RecursionError, TypeError, ValueError) as error:
         raise ConfigError(f"{source}: its configuration is not YAML: {one_line(error)}") from None
     return _config_of_tree(found, source, opts)
 

@@ -40,6 +40,7 @@ def check_config(cfg: CfgNode) -> None:
         if value not in allowed:
             raise ConfigError(f"{key} is {value!r}; allowed: {', '.join(allowed)}")
     _check_ranges(cfg)
+    _check_names(cfg.DATASETS)
     _check_expected_results(cfg.TEST.EXPECTED_RESULTS)
     _check_metrics(cfg)
     _check_schedule(cfg.SOLVER)
@@ -62,6 +63,13 @@ def _check_ranges(cfg: CfgNode) -> None:
     for key, most in HIGHEST_VALUES.items():
         if lookup(cfg, key) > most:
             raise ConfigError(f"{key} is {lookup(cfg, key)}; it must be at most {most}")
+
+
+def _check_names(datasets: CfgNode) -> None:
+    for key in ("TRAIN", "TEST"):
+        for name in datasets[key]:
+            if not isinstance(name, str):
+                raise ConfigError(f"DATASETS.{key} holds {name!r}, which is no name of a dataset")
 
 
 def _check_keys(cfg: CfgNode, defaults: Mapping[str, Any]) -> None:

@@ -61,6 +61,7 @@ HIGHEST_VALUES: dict[str, int] = {
     "INPUT.MIN_SIZE_TEST": 20_000,  # px: far beyond any memory, so a slip, or a stranger's file
     "INPUT.MAX_SIZE_TEST": 20_000,
     "MODEL.SSD.SCORE_THRESH_TEST": 1,
+    "MODEL.SSD.TOPK_CANDIDATES_TEST": 1_000_000,  # as many places are taken up, boxes or none
     "MODEL.SSD.NMS_THRESH_TEST": 1,
 }
 

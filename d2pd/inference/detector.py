@@ -135,10 +135,15 @@ class Detector(ABC, Generic[P, F]):
             For each image, in pixels of the image given; for one image, what was found in it.
 
         Raises:
-            ValueError: If an image is not an array as the class describes it.
+            ValueError: If an image is not an array as the class describes it, or ``threshold`` or
+                ``batch`` is out of range.
             ConfigError: If an image is too small for the model.
         """
-        if isinstance(images, np.ndarray) and images.ndim != 4:
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"threshold is a score from 0 to 1, got {threshold}")
+        if batch < 1:
+            raise ValueError(f"batch is a number of images, 1 or more, got {batch}")
+        if images is None or (isinstance(images, np.ndarray) and images.ndim != 4):
             return self._of_batch([self.prepare(images)], threshold)[0]
         found: list[Detections] = []
         waiting: list[P] = []

@@ -192,6 +192,8 @@ def _check_image(image: Any, channels: Channels) -> None:
     wanted = f"an image is an (H, W, {depth}) uint8 array"
     if channels.modality == "both":
         wanted += ", np.dstack([visible, lwir])"
+    if image is None:
+        raise ValueError(f"{wanted}; got None, as cv2.imread gives for a file it cannot read")
     if not isinstance(image, np.ndarray):
         raise ValueError(f"{wanted}; got {type(image).__name__}")
     if image.ndim != 3 or image.shape[2] != depth or image.dtype != np.uint8 or not image.size:

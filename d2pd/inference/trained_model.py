@@ -9,6 +9,7 @@ from d2pd.config import config_of_run, config_of_text, load_config
 from d2pd.d2 import CfgNode
 from d2pd.data.registration import KAIST_CLASSES
 from d2pd.errors import MissingFileError
+from d2pd.printable import printable
 from d2pd.training.weights.matching import WeightsFile, read_checkpoint, resolve_weights
 
 MOST_CLASSES = 10_000
@@ -106,5 +107,5 @@ def class_names_of(cfg: CfgNode, facts: Mapping[str, Any]) -> tuple[str, ...]:
             is_kaist = entry.FORMAT in ("kaist", "synthetic")
             found = entry.CLASSES or (KAIST_CLASSES if is_kaist else ())
     if isinstance(found, list | tuple) and len(found) == count:
-        return tuple(str(name) for name in found)
+        return tuple(printable(str(name)) for name in found)
     return tuple(f"class {number}" for number in range(min(count, MOST_CLASSES)))

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -160,11 +162,25 @@ def test_nothing_to_time_is_an_error(predictor):
         (np.zeros((4, 4, 3), np.float32), r"\(4, 4, 3\) float32"),
         (np.zeros((0, 4, 3), np.uint8), r"\(0, 4, 3\) uint8"),
         (np.array(None), r"\(\) object"),
+        (None, "got None, as cv2.imread gives for a file it cannot read"),
     ],
 )
 def test_what_is_no_image_is_refused_with_what_was_got(predictor, image, got):
     with pytest.raises(ValueError, match=got):
         predictor.predict(image)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"threshold": 50}, "0 to 1, got 50"),
+        ({"threshold": math.nan}, "nan"),
+        ({"batch": 0}, "1 or"),
+    ],
+)
+def test_options_out_of_range_are_refused(predictor, option, message):
+    with pytest.raises(ValueError, match=message):
+        predictor.predict([], **option)
 
 
 def test_images_in_a_row_are_computed_together_and_stay_in_order(predictor, monkeypatch):

@@ -88,6 +88,19 @@ def test_classes_without_names_are_numbered(tiny_run, tmp_path, cfg):
     assert read_trained_model(path).class_names == ("class 0",)
 
 
+def test_a_name_of_a_dataset_is_text(tiny_run, tmp_path):
+    facts = {"run": {"config": {"DATASETS.TRAIN": "[[1]]"}}}
+    path = rewrite(tiny_run / "model_final.pth", tmp_path / "m.pth", **facts)
+    with pytest.raises(ConfigError, match=r"DATASETS.TRAIN holds \[1\], which is no name"):
+        read_trained_model(path)
+
+
+def test_names_of_classes_cannot_colour_a_terminal_or_break_a_line(tiny_run, tmp_path, cfg):
+    run = run_of(cfg, ["\x1b[31mred\n"])
+    path = rewrite(tiny_run / "model_final.pth", tmp_path / "m.pth", run=run)
+    assert read_trained_model(path).class_names == (r"\x1b[31mred\n",)
+
+
 def test_a_run_gives_its_newest_weights(tiny_run, tmp_path):
     shutil.copytree(tiny_run, tmp_path / "run")
     (tmp_path / "run" / "last_checkpoint").write_text("model_0000009.pth")
@@ -107,6 +120,7 @@ def test_a_run_gives_its_newest_weights(tiny_run, tmp_path):
         ({"config": "just words"}, "is not one of this version"),
         ({"config": "MODEL: {COLOUR: red}"}, "unknown key MODEL.COLOUR.*--config-file FILE"),
         ({"config": "SEED: !!python/name:os.system"}, "its configuration is not YAML"),
+        ({"config": "DATASETS: {TRAIN: &a [*a]}"}, "its configuration is not YAML"),
         ({"run": {"config": {"SEED": "{"}}}, "has no value at 'SEED'"),
         ({"run": {"config": {"SEED": 3}}}, "has no value at 'SEED'"),
         ({"run": {"config": {"SEED": "3", "SEED.DEEP": "1"}}}, "has no value at 'SEED.DEEP'"),
@@ -140,6 +154,7 @@ def test_weights_that_leave_a_part_random_are_refused(tiny_run, tmp_path):
         (["MODEL.ROI_BOX_HEAD.FC_DIM", "10000000"], "m.pth"),  # a petabyte of weights
         (["MODEL.ROI_BOX_HEAD.FC_DIM", "10000000000"], "m.pth: the model .* cannot be built"),
         (["MODEL.ROI_BOX_HEAD.FC_DIM", "-1"], "m.pth: the model .* cannot be built"),
+        (["MODEL.SSD.TOPK_CANDIDATES_TEST", "1000000000"], "it must be at most 1000000"),
         (["INPUT.MAX_SIZE_TEST", "1000000000"], "MAX_SIZE_TEST is 1000000000; it must be at most"),
     ],
 )

@@ -4,7 +4,6 @@ import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from d2pd.errors import ConfigError, UserError
 from d2pd.inference.export.check import Agreement, check_export
 from d2pd.inference.export.check_pictures import pictures_to_check
 from d2pd.inference.export.facts import facts_of
-from d2pd.inference.export.graph import SMALLEST
+from d2pd.inference.export.graph import Size, smallest_side
 from d2pd.inference.export.onnx_file import OnnxDetector, check_onnx, write_onnx
 from d2pd.inference.export.torch_files import (
     read_exported,
@@ -31,6 +30,16 @@ from d2pd.output_files import check_free, check_outputs
 TORCHSERVE = "torchserve"
 SCRIPT = "torchscript"
 
+USE = {
+    "onnx": "onnxruntime.InferenceSession, or any runtime with ONNX's opset 18; channels, output "
+    "and classes are in its metadata, get_modelmeta().custom_metadata_map",
+    "torch_export": "import torchvision; torch.export.load(FILE, extra_files=facts).module()"
+    "(images); with facts = {'d2pd.json': ''} before, it then holds channels, output and classes",
+    SCRIPT: "legacy: torch has left TorchScript behind, take torch_export where you can; import "
+    "torchvision; torch.jit.load(FILE, _extra_files=facts)(images); with facts = {'d2pd.json': ''} "
+    "before, it then holds channels, output and classes",
+}
+
 
 @dataclass(frozen=True)
 class Format:
@@ -38,7 +47,7 @@ class Format:
 
     Attributes:
         suffix: Of the file.
-        write: Takes core, path, facts; for TorchScript the size too.
+        write: Takes core, path, facts, and the size of the images where it is but one.
         read: Gives what detects by the file.
     """
 
@@ -86,7 +95,7 @@ def main(args: argparse.Namespace) -> int:
     )
     agreement = write_checked(predictor, trained.facts, args.format, output, pictures)
     print(f"{output}: {agreement}")
-    print(_how_to_use(args.format, pictures[0]))
+    print(_how_to_use(predictor, args.format, pictures))
     return 0
 
 
@@ -112,15 +121,13 @@ def write_checked(
         UserError: If it cannot be written.
     """
     kind = FORMATS[name]
-    write = kind.write
-    if name == SCRIPT:  # for one size: that of the first picture
-        height, width = pictures[0].shape[1:]
-        write = partial(write, size=(height, width))
+    size = only_size(predictor, name, pictures)
+    if size is not None:
         pictures = [each for each in pictures if each.shape == pictures[0].shape]
     part = partial_path(output)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        write(predictor.core, part, facts_of(predictor, facts))
+        kind.write(predictor.core, part, facts_of(predictor, facts), size)
         agreement = check_export(
             predictor.core,
             kind.read(part),
@@ -137,6 +144,17 @@ def write_checked(
     finally:
         part.unlink(missing_ok=True)
     return agreement
+
+
+def only_size(predictor: Predictor, name: str, pictures: Sequence[Tensor]) -> Size | None:
+    """Return the one (height, width) that a file is for, of the first picture; None if it is any.
+
+    It is for one alone as TorchScript, and of a model that sees a picture smaller than a graph
+    for any size takes, as SSD300 does.
+    """
+    height, width = pictures[0].shape[1:]
+    sides = [side for picture in pictures for side in picture.shape[1:]]
+    return (height, width) if name == SCRIPT or min(sides) < smallest_side(predictor.core) else None
 
 
 def _write_folder(trained: TrainedModel, folder: Path, force: bool) -> int:
@@ -156,21 +174,14 @@ def _write_folder(trained: TrainedModel, folder: Path, force: bool) -> int:
     return 0
 
 
-def _how_to_use(name: str, picture: Tensor) -> str:
-    channels, height, width = picture.shape
-    any_size = f"any number of images of one size, {SMALLEST} x {SMALLEST} px or more"
-    if name == "onnx":
-        return (
-            f"input images (N, {channels}, H, W) uint8: {any_size}; onnxruntime.InferenceSession, "
-            "or any runtime with ONNX's opset 18; input, output and classes are in its metadata"
-        )
-    if name == "torch_export":
-        return (
-            f"input images (N, {channels}, H, W) uint8: {any_size}; import torchvision; "
-            "torch.export.load(FILE).module()(images)"
-        )
+def _how_to_use(predictor: Predictor, name: str, pictures: Sequence[Tensor]) -> str:
+    size = only_size(predictor, name, pictures)
+    least = smallest_side(predictor.core)
+    number = "1" if name == SCRIPT else "N"
+    sides = "H, W" if size is None else f"{size[0]}, {size[1]}"
+    which = f"any size from {least} x {least} px on" if size is None else "this size alone"
+    resized = facts_of(predictor, {})["resize"]
     return (
-        f"legacy: torch has left TorchScript behind, take torch_export where you can; input "
-        f"images (1, {channels}, {height}, {width}) uint8, of this size alone; import torchvision; "
-        "torch.jit.load(FILE)(images)"
+        f"input images ({number}, {predictor.channels.total}, {sides}) uint8, {which}; resize "
+        f"pictures as the model was trained: {resized}\n{USE[name]}"
     )

@@ -9,9 +9,15 @@ from d2pd.d2 import CfgNode
 from d2pd.inference.predictor import Predictor
 
 OUTPUTS = (
-    "boxes (N, D, 4) float32: x1, y1, x2, y2 in px of the input, best first; scores (N, D) "
+    "boxes (N, D, 4) float32: x1, y1, x2, y2 in px of the input (times picture size / input size "
+    "they are in px of the picture), best first; scores (N, D) "
     "float32; classes (N, D) int64, positions in class_names; counts (N,) int64: rows of each "
     "image that hold a detection, the others are 0, class -1"
+)
+
+INTERPOLATION = (
+    "bilinear with antialiasing, as Pillow's Image.BILINEAR and torchvision's resize; OpenCV's "
+    "INTER_LINEAR is another where pictures become smaller, and costs detections"
 )
 
 COLOURS = {"R": "red", "G": "green", "B": "blue"}
@@ -33,6 +39,7 @@ def facts_of(predictor: Predictor, facts: Mapping[str, Any]) -> dict[str, str]:
         "modality": cfg.INPUT.MODALITY,
         "input": f"images (N, {predictor.channels.total}, H, W) uint8: {_channels(predictor)}",
         "resize": json.dumps(_resize(cfg)),
+        "interpolation": INTERPOLATION,
         "output": OUTPUTS,
         "score_floor": str(predictor.score_floor),
         "iteration": str(facts.get("iteration", "unknown")),
@@ -54,7 +61,7 @@ def _channels(predictor: Predictor) -> str:
 
 
 def _resize(cfg: CfgNode) -> dict[str, Any]:
-    """Say how pictures are resized before; bilinear, antialiased."""
+    """Say what size pictures are given before."""
     if len(cfg.INPUT.FIXED_SIZE):
         height, width = cfg.INPUT.FIXED_SIZE
         return {"height": height, "width": width}

@@ -1,9 +1,10 @@
-"""The inference core as a graph, for any number and size of images."""
+"""The inference core as a graph, for any number of images, and any size where that can be."""
 
 import copy
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -12,14 +13,17 @@ from torch.export import Dim, ExportedProgram
 from d2pd.errors import ConfigError
 from d2pd.modeling.batch_detections import Suppress, suppress_jointly
 from d2pd.modeling.build import Core, ListedCore
+from d2pd.modeling.network import map_sides
 from d2pd.modeling.ssd_core import SSDCore
+
+Size: TypeAlias = tuple[int, int]
 
 INPUT = "images"
 OUTPUTS = ("boxes", "scores", "classes", "counts")
-SMALLEST, EXAMPLE = 64, (2, 256, 320)  # px; (N, H, W) of the images that the graph is drawn with
+SMALLEST, LARGEST_OF_SMALLEST = 64, 1024  # px; see ``smallest_side``
 
 
-def exportable(core: Core, suppress: Suppress = suppress_jointly) -> nn.Module:
+def exportable(core: Core, suppress: Suppress = suppress_jointly) -> "PlainOutputs":
     """Return a copy of a core, with its own weights, that a graph can be made of.
 
     Args:
@@ -48,7 +52,7 @@ def exportable(core: Core, suppress: Suppress = suppress_jointly) -> nn.Module:
 class PlainOutputs(nn.Module):
     """A core that gives a bare tuple, which any program can take up."""
 
-    def __init__(self, core: nn.Module) -> None:
+    def __init__(self, core: Core) -> None:
         super().__init__()
         self.core = core
 
@@ -58,7 +62,26 @@ class PlainOutputs(nn.Module):
         return boxes, scores, classes, counts
 
 
-def example_images(core: nn.Module, size: tuple[int, int, int] = EXAMPLE) -> Tensor:
+def smallest_side(core: Core) -> int:
+    """Return the least height and width, px, of the images that a graph for any size can take.
+
+    Every map of SSD has two positions there: a graph takes a side of one for a case of its own.
+
+    Raises:
+        ConfigError: If there is no such size.
+    """
+    if not isinstance(core, SSDCore):
+        return SMALLEST
+    for side in range(SMALLEST, LARGEST_OF_SMALLEST + 1):
+        if min(map_sides(side, core.extra_layers)) > 1:
+            return side
+    raise ConfigError(
+        f"MODEL.SSD.EXTRA_LAYERS leave nothing of an image of {LARGEST_OF_SMALLEST} x "
+        f"{LARGEST_OF_SMALLEST} px: such a model cannot be exported"
+    )
+
+
+def example_images(core: nn.Module, size: tuple[int, int, int]) -> Tensor:
     """Return images of noise, (N, C, H, W) uint8: those that are drawn on decide nothing."""
     number, height, width = size
     channels = len(next(tensor for name, tensor in core.named_buffers() if "pixel_mean" in name))
@@ -68,20 +91,26 @@ def example_images(core: nn.Module, size: tuple[int, int, int] = EXAMPLE) -> Ten
     )
 
 
-def draw_graph(core: nn.Module) -> ExportedProgram:
-    """Trace a core with a free number, height and width of images.
+def draw_graph(core: PlainOutputs, size: Size | None = None) -> ExportedProgram:
+    """Trace a core with a free number of images.
 
     Args:
         core: What ``exportable`` returned.
+        size: (height, width) px of the images; None for any from ``smallest_side`` on.
 
     Returns:
-        A program of one input, (N, C, H, W) uint8, at least ``SMALLEST`` px high and wide.
+        A program of one input, (N, C, H, W) uint8.
     """
-    sides = {2: Dim("height", min=SMALLEST), 3: Dim("width", min=SMALLEST)}
+    sides: dict[int, Dim] = {}
+    height, width = size or (256, 320)
+    if size is None:
+        least = smallest_side(core.core)
+        height, width = max(height, least + 32), max(width, least + 96)
+        sides = {2: Dim("height", min=least), 3: Dim("width", min=least)}
     with quietly(), torch.no_grad():
         return torch.export.export(
             core,
-            (example_images(core),),
+            (example_images(core, (2, height, width)),),
             dynamic_shapes={INPUT: {0: Dim("number", min=1), **sides}},
             # Sizes in a feature pyramid fit because of the padding, which is checked when it runs.
             prefer_deferred_runtime_asserts_over_guards=True,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from d2pd.errors import ConfigError
-from d2pd.inference.export.graph import INPUT, OUTPUTS, draw_graph, exportable, quietly
+from d2pd.inference.export.graph import INPUT, OUTPUTS, Size, draw_graph, exportable, quietly
 from d2pd.modeling.batch_detections import BatchDetections, suppress_jointly
 from d2pd.modeling.build import Core
 
@@ -36,13 +36,14 @@ def check_onnx() -> None:
         )
 
 
-def write_onnx(core: Core, path: Path, facts: Mapping[str, str]) -> None:
+def write_onnx(core: Core, path: Path, facts: Mapping[str, str], size: Size | None) -> None:
     """Write a core as ONNX, weights inside.
 
     Args:
         core: Of a predictor; stays as it is.
         path: File to write.
         facts: Stored as the model's metadata.
+        size: (height, width) of the images, px; None for any.
 
     Raises:
         ConfigError: If the model cannot be exported.
@@ -53,7 +54,7 @@ def write_onnx(core: Core, path: Path, facts: Mapping[str, str]) -> None:
         kept: Tensor = op(*arguments, core.num_groups)
         return kept
 
-    graph = draw_graph(exportable(core, suppress))
+    graph = draw_graph(exportable(core, suppress), size)
     table: Any = {
         torch.ops.d2pd.suppress.default: _onnx_suppress,
         torch.ops.aten.sort.stable: _onnx_sort,

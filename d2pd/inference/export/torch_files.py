@@ -1,5 +1,6 @@
 """Files that PyTorch itself runs, without d2pd: exported programs, and TorchScript of old."""
 
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from d2pd.inference.export.graph import draw_graph, example_images, exportable, quietly
+from d2pd.inference.export.graph import Size, draw_graph, example_images, exportable, quietly
 from d2pd.modeling.batch_detections import BatchDetections
 from d2pd.modeling.build import Core
 
@@ -15,21 +16,26 @@ FACTS = "d2pd.json"
 """Name of the facts inside of the file."""
 
 
-def write_exported(core: Core, path: Path, facts: Mapping[str, str]) -> None:
-    """Write a core as a program of ``torch.export``, for any number and size of images.
+def write_exported(core: Core, path: Path, facts: Mapping[str, str], size: Size | None) -> None:
+    """Write a core as a program of ``torch.export``, for any number of images.
 
     Args:
         core: Of a predictor; stays as it is.
         path: File to write.
         facts: Stored in the file as ``d2pd.json``.
+        size: (height, width) of the images, px; None for any.
 
     Raises:
         ConfigError: If the model cannot be exported.
     """
-    with path.open("wb") as file, quietly():
+    content = io.BytesIO()  # torch ends the process where a disk is full
+    with quietly():
         torch.export.save(
-            draw_graph(exportable(core)), file, extra_files={FACTS: json.dumps(dict(facts))}
+            draw_graph(exportable(core), size),
+            content,
+            extra_files={FACTS: json.dumps(dict(facts))},
         )
+    path.write_bytes(content.getbuffer())
 
 
 def read_exported(path: Path) -> "TorchDetector":
@@ -38,7 +44,7 @@ def read_exported(path: Path) -> "TorchDetector":
         return TorchDetector(torch.export.load(file).module())
 
 
-def write_script(core: Core, path: Path, facts: Mapping[str, str], size: tuple[int, int]) -> None:
+def write_script(core: Core, path: Path, facts: Mapping[str, str], size: Size) -> None:
     """Write a core as TorchScript, for one image of one size.
 
     Args:
@@ -50,10 +56,11 @@ def write_script(core: Core, path: Path, facts: Mapping[str, str], size: tuple[i
     Raises:
         ConfigError: If the model cannot be exported.
     """
-    copied = exportable(core)
+    copied, content = exportable(core), io.BytesIO()
     with quietly(), torch.no_grad():
         script = torch.jit.trace(copied, example_images(copied, (1, *size)), check_trace=False)
-        torch.jit.save(script, str(path), _extra_files={FACTS: json.dumps(dict(facts))})
+        torch.jit.save(script, content, _extra_files={FACTS: json.dumps(dict(facts))})
+    path.write_bytes(content.getbuffer())
 
 
 def read_script(path: Path) -> "TorchDetector":

@@ -62,9 +62,9 @@ class Summary:
         return "\n".join(map(printable, [*lines, *list_skipped(self.skipped)]))
 
     def _time_lines(self) -> list[str]:
-        if not self.num_images:
-            return []
         seconds = self.times.seconds_an_image
+        if not seconds:  # the first image could not be drawn
+            return []
         stages = ", ".join(f"{name} {1000 * self.times.of_stage(name):.1f}" for name in STAGES)
         warm = "the first ones left out" if self.times.is_warm else "warm-up included: few images"
         return [

@@ -41,6 +41,8 @@ def test_file_detects_what_the_predictor_detects(run, name, tmp_path, request, c
     num_images = 3 if name == "torchscript" and run == "tiny_run" else 4
     num_images *= 1 if name == "torchscript" else 3  # alone, and beside the mirror image
     assert f"in {num_images} images: boxes within" in said
+    assert ("this size alone" if name == "torchscript" else "any size from 64 x 64 px on") in said
+    assert "resize pictures as the model was trained: {" in said
     assert [each.name for each in path.parent.iterdir()] == [path.name]
     detector = load(folder, device="cpu")
     expected = detector.predict(image := noise(), threshold=0)
@@ -94,6 +96,7 @@ def test_a_file_runs_without_d2pd_and_says_what_it_takes(tiny_run, tmp_path):
     assert json.loads(facts["class_names"]) == ["person"]
     assert facts["input"] == "images (N, 3, H, W) uint8: blue, green, red of the visible picture"
     assert json.loads(facts["resize"]) == {"shortest_edge": 128, "longest_edge_at_most": 160}
+    assert facts["interpolation"].startswith("bilinear with antialiasing, as Pillow's")
 
 
 def test_a_file_that_detects_something_else_is_not_kept(tiny_run, tmp_path, monkeypatch, capsys):
