@@ -25,7 +25,7 @@ from d2pd.inference.ensemble import Ensemble
 from d2pd.inference.trained_model import read_trained_model
 from d2pd.inference.views import View, views_of
 from d2pd.modeling.batch_detections import BatchDetections
-from d2pd.modeling.build import SSD_SEG, build_detector
+from d2pd.modeling.build import SSD_SEG, build_detector, num_classes_of, score_floor_of
 from d2pd.training.preflight import resolve_device
 from d2pd.training.starting_model import check_fit
 from d2pd.training.weights.matching import WeightsFile
@@ -82,17 +82,15 @@ class Predictor(Detector[Prepared, BatchDetections]):
         self.cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)
         self.cfg.freeze()
         self.device = torch.device(self.cfg.MODEL.DEVICE)
-        count = self.cfg.MODEL.ROI_HEADS.NUM_CLASSES
-        self.class_names = tuple(class_names or (f"class {number}" for number in range(count)))
+        numbers = range(num_classes_of(self.cfg))
+        self.class_names = tuple(class_names or (f"class {number}" for number in numbers))
         self.half = half
         if weights is not None:
             check_fit(self.cfg, weights)
         self.model, self.core = build_detector(self.cfg)
         if weights is not None:
             load_weights(self.model, weights)
-        model = self.cfg.MODEL
-        options = model.SSD if model.META_ARCHITECTURE == SSD_SEG else model.ROI_HEADS
-        self.score_floor = float(options.SCORE_THRESH_TEST)
+        self.score_floor = score_floor_of(self.cfg)
         self.name = str(weights.path) if weights else "a model without weights"
         self.view = View()
         self.transforms: v2.Transform = build_augmentation(self.cfg, is_train=False)

@@ -15,6 +15,8 @@ from d2pd.modeling.ssd_core import SSDCore
 
 RGB = ("red", "green", "blue")
 SSD_SEG = ssd_seg.SSDSeg.__name__
+HEADS = {SSD_SEG: "SSD", "RetinaNet": "RETINANET"}
+"""Group below MODEL that says which detections a model gives; of all others it is ROI_HEADS."""
 
 
 class ListedCore(nn.Module):
@@ -29,8 +31,18 @@ class ListedCore(nn.Module):
         self.model: Any = model
 
     def forward(self, images: Tensor) -> BatchDetections:
-        """Detect on (N, C, H, W) pixels."""
-        found = self.model.inference([{"image": image} for image in images], do_postprocess=False)
+        """Detect on (N, C, H, W) pixels.
+
+        Raises:
+            ConfigError: If the model gives something else than boxes.
+        """
+        answers = self.model([{"image": image} for image in images])
+        if not all("instances" in answer for answer in answers):
+            raise ConfigError(
+                f"{type(self.model).__name__} detects no objects (it gives "
+                f"{', '.join(answers[0])}): take a model that gives instances"
+            )
+        found = [answer["instances"] for answer in answers]
         counts = torch.tensor([len(instances) for instances in found], device=images.device)
         room = int(counts.max())
         scores = torch.zeros(len(found), room, device=images.device)
@@ -57,9 +69,17 @@ def build_model(cfg: CfgNode) -> nn.Module:
         as their mean, those for a thermal channel; see ``training.weights.first_layer``.
 
     Raises:
-        ConfigError: If keys do not fit together.
+        ConfigError: If keys do not fit together, or there is no such model.
     """
-    return _with_lwir_filters(d2.build_model(cfg), cfg)
+    try:
+        model = d2.build_model(cfg)
+    except (KeyError, AssertionError) as error:  # so Detectron2 refuses what it does not know
+        told = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ConfigError(
+            f"the model cannot be built ({told[:200]}): check what the configuration has below "
+            "MODEL"
+        ) from error
+    return _with_lwir_filters(model, cfg)
 
 
 def build_detector(cfg: CfgNode) -> tuple[nn.Module, Core]:
@@ -83,6 +103,22 @@ def build_detector(cfg: CfgNode) -> tuple[nn.Module, Core]:
         model = build_model(cfg).eval()
         return model, ListedCore(model).eval()
     return model, RCNNCore(model).eval()
+
+
+def num_classes_of(cfg: CfgNode) -> int:
+    """Return how many classes a model tells, without background."""
+    count: int = _head(cfg).get("NUM_CLASSES", cfg.MODEL.ROI_HEADS.NUM_CLASSES)
+    return count
+
+
+def score_floor_of(cfg: CfgNode) -> float:
+    """Return the score, in [0, 1], that detections of a model lie above."""
+    return float(_head(cfg).SCORE_THRESH_TEST)
+
+
+def _head(cfg: CfgNode) -> CfgNode:
+    group: CfgNode = cfg.MODEL[HEADS.get(cfg.MODEL.META_ARCHITECTURE, "ROI_HEADS")]
+    return group
 
 
 def _with_lwir_filters(model: nn.Module, cfg: CfgNode) -> nn.Module:
