@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from d2pd import d2
+from d2pd.config_words import one_line
 from d2pd.d2 import CfgNode
 from d2pd.errors import ConfigError
 from d2pd.modeling import ssd_seg  # registers SSDSeg
@@ -24,11 +25,13 @@ class ListedCore(nn.Module):
 
     Args:
         model: Takes a list with a dict for each image.
+        why: Why d2pd has no model of its own for it.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, why: str) -> None:
         super().__init__()
         self.model: Any = model
+        self.why = why
 
     def forward(self, images: Tensor) -> BatchDetections:
         """Detect on (N, C, H, W) pixels.
@@ -74,7 +77,7 @@ def build_model(cfg: CfgNode) -> nn.Module:
     try:
         model = d2.build_model(cfg)
     except (KeyError, AssertionError) as error:  # so Detectron2 refuses what it does not know
-        told = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        told = f"{type(error).__name__}: {one_line(error)}"
         raise ConfigError(
             f"the model cannot be built ({told[:200]}): check what the configuration has below "
             "MODEL"
@@ -97,11 +100,11 @@ def build_detector(cfg: CfgNode) -> tuple[nn.Module, Core]:
         return model, SSDCore(model).eval()
     try:
         model = _with_lwir_filters(d2.build_embedded_model(cfg), cfg).eval()
-    except ConfigError:
+    except ConfigError as error:
         if d2.ENGINE == "embedded":
             raise
         model = build_model(cfg).eval()
-        return model, ListedCore(model).eval()
+        return model, ListedCore(model, one_line(error)).eval()
     return model, RCNNCore(model).eval()
 
 

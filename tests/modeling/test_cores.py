@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from torch import nn
 
 from d2pd import d2
@@ -102,7 +101,7 @@ def test_a_model_that_only_has_lists_gives_the_same():
     batch = pictures(2, (96, 128), 3)
 
     with torch.no_grad():
-        listed, plain = ListedCore(model)(batch), core(batch)
+        listed, plain = ListedCore(model, "")(batch), core(batch)
 
     assert listed.counts.tolist() == plain.counts.tolist()
     for index in range(2):
@@ -125,7 +124,7 @@ class Dense(nn.Module):
 
 
 def test_a_model_that_has_a_forward_alone_is_asked_image_by_image():
-    found = ListedCore(Dense())(pictures(3, (64, 64), 3))
+    found = ListedCore(Dense(), "")(pictures(3, (64, 64), 3))
 
     assert found.counts.tolist() == [0, 1, 2]
     assert found.classes.tolist() == [[-1, -1], [2, -1], [2, 2]]
@@ -138,7 +137,7 @@ def test_a_model_that_finds_no_objects_is_refused():
             return [{"sem_seg": None} for _ in batched_inputs]
 
     with pytest.raises(ConfigError, match=r"Segments detects no objects \(it gives sem_seg\)"):
-        ListedCore(Segments())(pictures(1, (64, 64), 3))
+        ListedCore(Segments(), "")(pictures(1, (64, 64), 3))
 
 
 @pytest.mark.parametrize(

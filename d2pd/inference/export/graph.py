@@ -31,8 +31,8 @@ def exportable(core: Core, suppress: Suppress = suppress_jointly) -> nn.Module:
     """
     if isinstance(core, ListedCore):
         raise ConfigError(
-            f"{type(core.model).__name__} cannot be exported: only Detectron2 has this model, and "
-            "what is exported is d2pd's own; --format torchserve takes it as it is"
+            f"only Detectron2 has this model, and what is exported is d2pd's own ({core.why}): "
+            "--format torchserve takes it as it is"
         )
     if isinstance(core, SSDCore) and core.detection.nms_type != "hard":
         raise ConfigError(
