@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
+from operator import attrgetter
 from typing import Any, Generic, Protocol, TypeVar, overload
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 
 from d2pd.data.images import read_pictures
 from d2pd.data.modality import Channels
+from d2pd.inference.batches import in_batches
 from d2pd.inference.detections import Detections
 
 
@@ -135,20 +137,16 @@ class Detector(ABC, Generic[P, F]):
             For each image, in pixels of the image given; for one image, what was found in it.
 
         Raises:
-            ValueError: If an image is not an array as the class describes it.
+            ValueError: If an image is not an array as the class describes it, or ``batch`` is
+                below 1.
             ConfigError: If an image is too small for the model.
         """
+        if batch < 1:
+            raise ValueError(f"batch is the number of images to compute at once, got {batch}")
         if isinstance(images, np.ndarray) and images.ndim != 4:
             return self._of_batch([self.prepare(images)], threshold)[0]
-        found: list[Detections] = []
-        waiting: list[P] = []
-        for image in images:
-            prepared = self.prepare(image)
-            if waiting and (len(waiting) == batch or prepared.batch_key != waiting[0].batch_key):
-                found += self._of_batch(waiting, threshold)
-                waiting = []
-            waiting.append(prepared)
-        return found + (self._of_batch(waiting, threshold) if waiting else [])
+        batches = in_batches(map(self.prepare, images), attrgetter("batch_key"), batch)
+        return [found for each in batches for found in self._of_batch(each, threshold)]
 
     def _of_batch(self, prepared: Sequence[P], threshold: float) -> list[Detections]:
         return self.finish(self.detect(prepared), prepared, threshold)
