@@ -88,8 +88,10 @@ class Predictor(Detector[Prepared, BatchDetections]):
         if weights is not None:
             check_fit(self.cfg, weights)
         self.model, self.core = build_detector(self.cfg)
+        self._random: tuple[str, ...] = ()  # what the weights lack, layers of training alone
         if weights is not None:
-            load_weights(self.model, weights)
+            match = load_weights(self.model, weights)
+            self._random = (*match.missing, *(one.name for one in match.renewed))
         self.score_floor = score_floor_of(self.cfg)
         self.name = str(weights.path) if weights else "a model without weights"
         self.view = View()
@@ -165,7 +167,7 @@ class Predictor(Detector[Prepared, BatchDetections]):
             whole image.
 
         Raises:
-            ConfigError: If the model has no segmentation layers.
+            ConfigError: If the model has no segmentation layers, or its weights lack them.
             ValueError: If it is not an array as the class describes it.
         """
         if not self.has_heat_maps:
@@ -173,6 +175,11 @@ class Predictor(Detector[Prepared, BatchDetections]):
                 f"this model ({self.cfg.MODEL.META_ARCHITECTURE}) has no segmentation layers, and "
                 "so no heat maps: train SSDSeg with MODEL.SSD.SEG.MAPS, such as [True, True, "
                 "False, False, False, False]"
+            )
+        if self._random:
+            raise ConfigError(
+                f"{self.name} lacks the segmentation layers ({self._random[0]}), and so there are "
+                "no heat maps: give weights that were trained with them"
             )
         model: Any = self.model  # SSDSeg, which has this method
         (heat,) = model.heat_maps([{"image": self.prepare(image).pixels}])

@@ -131,9 +131,7 @@ def test_soft_suppression_is_refused_with_the_reason(tiny_ssd_run, tmp_path, cap
 
 
 def test_a_model_that_only_detectron2_has_is_refused_with_the_reason():
-    with pytest.raises(
-        ConfigError, match=r"\(it has no cascades\): --format torchserve"
-    ):
+    with pytest.raises(ConfigError, match=r"\(it has no cascades\): --format torchserve"):
         exportable(ListedCore(nn.Identity(), "it has no cascades"))
 
 
