@@ -92,7 +92,7 @@ class Predictor(Detector[Prepared, BatchDetections]):
         if weights is not None:
             match = load_weights(self.model, weights)
             self._random = (*match.missing, *(one.name for one in match.renewed))
-        self.score_floor = score_floor_of(self.cfg)
+        _, self.score_floor = score_floor_of(self.cfg)
         self.name = str(weights.path) if weights else "a model without weights"
         self.view = View()
         self.transforms: v2.Transform = build_augmentation(self.cfg, is_train=False)

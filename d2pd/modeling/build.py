@@ -110,18 +110,17 @@ def build_detector(cfg: CfgNode) -> tuple[nn.Module, Core]:
 
 def num_classes_of(cfg: CfgNode) -> int:
     """Return how many classes a model tells, without background."""
-    count: int = _head(cfg).get("NUM_CLASSES", cfg.MODEL.ROI_HEADS.NUM_CLASSES)
+    count: int = cfg.MODEL[_head(cfg)].get("NUM_CLASSES", cfg.MODEL.ROI_HEADS.NUM_CLASSES)
     return count
 
 
-def score_floor_of(cfg: CfgNode) -> float:
-    """Return the score, in [0, 1], that detections of a model lie above."""
-    return float(_head(cfg).SCORE_THRESH_TEST)
+def score_floor_of(cfg: CfgNode) -> tuple[str, float]:
+    """Return the score, in [0, 1], that detections of a model lie above, behind its key."""
+    return f"MODEL.{_head(cfg)}.SCORE_THRESH_TEST", float(cfg.MODEL[_head(cfg)].SCORE_THRESH_TEST)
 
 
-def _head(cfg: CfgNode) -> CfgNode:
-    group: CfgNode = cfg.MODEL[HEADS.get(cfg.MODEL.META_ARCHITECTURE, "ROI_HEADS")]
-    return group
+def _head(cfg: CfgNode) -> str:
+    return HEADS.get(cfg.MODEL.META_ARCHITECTURE, "ROI_HEADS")
 
 
 def _with_lwir_filters(model: nn.Module, cfg: CfgNode) -> nn.Module:

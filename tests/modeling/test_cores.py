@@ -155,15 +155,20 @@ def test_what_detectron2_refuses_to_build_is_told_in_one_line(monkeypatch, error
 
 
 @pytest.mark.parametrize(
-    ("architecture", "count", "floor"),
-    [("GeneralizedRCNN", 4, 0.1), ("RetinaNet", 5, 0.2), ("SSDSeg", 4, 0.3)],
+    ("architecture", "count", "head", "floor"),
+    [
+        ("GeneralizedRCNN", 4, "ROI_HEADS", 0.1),
+        ("RetinaNet", 5, "RETINANET", 0.2),
+        ("SSDSeg", 4, "SSD", 0.3),
+    ],
 )
 def test_classes_and_least_score_are_those_of_the_head_that_the_model_has(
-    architecture, count, floor
+    architecture, count, head, floor
 ):
     cfg = default_config()
     cfg.MODEL.META_ARCHITECTURE = architecture
     cfg.MODEL.ROI_HEADS.NUM_CLASSES, cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 4, 0.1
     cfg.MODEL.RETINANET.NUM_CLASSES, cfg.MODEL.RETINANET.SCORE_THRESH_TEST = 5, 0.2
     cfg.MODEL.SSD.SCORE_THRESH_TEST = 0.3
-    assert (num_classes_of(cfg), score_floor_of(cfg)) == (count, floor)
+    assert num_classes_of(cfg) == count
+    assert score_floor_of(cfg) == (f"MODEL.{head}.SCORE_THRESH_TEST", floor)
