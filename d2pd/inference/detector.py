@@ -2,7 +2,7 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 from operator import attrgetter
@@ -110,13 +110,18 @@ class Detector(ABC, Generic[P, F]):
         """
 
     @overload
-    def predict(  # type: ignore[overload-overlap]  # an array is iterable too
+    def predict(
         self, images: np.ndarray, *, threshold: float = ..., batch: int = ...
     ) -> Detections: ...
 
+    # Not any Iterable: an array is one too, and a type checker would know of neither.
     @overload
     def predict(
-        self, images: Iterable[np.ndarray], *, threshold: float = ..., batch: int = ...
+        self,
+        images: Sequence[np.ndarray] | Iterator[np.ndarray],
+        *,
+        threshold: float = ...,
+        batch: int = ...,
     ) -> list[Detections]: ...
 
     def predict(

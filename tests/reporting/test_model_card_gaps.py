@@ -224,13 +224,6 @@ def test_names_of_files_stay_names(tmp_path):
     assert "model_best_" not in card
 
 
-def test_an_iteration_that_is_no_number_is_not_told(run, cfg):
-    save(run / "model_best.pth", cfg, iteration="lately", metric={"name": "bbox/AP", "value": 1.0})
-    card = card_of(run)
-    assert "model_best.pth" in card
-    assert "lately" not in card
-
-
 def test_a_great_many_classes_leave_a_card_that_can_be_read(tmp_path):
     names = ["person", "cyclist", *(f"kind {number}" for number in range(200))]
     run = finish(hand_made_config(tmp_path / "data", names, ["MODEL.ROI_HEADS.NUM_CLASSES", 202]))

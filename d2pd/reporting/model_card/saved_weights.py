@@ -83,11 +83,11 @@ def read_saved_weights(output_dir: Path) -> Weights:
         except UserError as error:
             faults.append(f"{path.name}: {error}")
             continue
-        run, iteration = rest.get("run"), rest.get("iteration")
+        run = rest.get("run")
         best.append(
             SavedWeights(
                 *_file(path),
-                iteration if type(iteration) is int else None,
+                rest.get("iteration"),
                 _metric(rest.get("metric")),
                 run if isinstance(run, Mapping) else None,
             )
