@@ -60,6 +60,7 @@ PURE = (
     "d2pd.notebook.runtime",
     "d2pd.notebook.unpack",
     "d2pd.modeling.anchor_fit",
+    "d2pd.inference.batches",
     "d2pd.inference.detections",
     "d2pd.inference.export.check",
     "d2pd.inference.detector",

@@ -58,6 +58,14 @@ def _add_predict(predict: argparse.ArgumentParser) -> None:
     predict.add_argument(
         "--batch", type=count, default=1, metavar="N", help="images computed together (%(default)s)"
     )
+    _add_ways_to_look(predict)
+    _add_other_inputs(predict)
+    predict.add_argument("--no-pictures", action="store_true", help="draw nothing")
+    predict.add_argument("--force", action="store_true", help="write over existing files")
+    predict.set_defaults(run=_predict)
+
+
+def _add_ways_to_look(predict: argparse.ArgumentParser) -> None:
     predict.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (%(default)s)")
     predict.add_argument(
         "--half", action="store_true", help="half precision: fp16 on a GPU, bf16 on a CPU"
@@ -72,6 +80,9 @@ def _add_predict(predict: argparse.ArgumentParser) -> None:
         metavar="FACTORS",
         help="such as 1,1.5: look at these sizes, and fuse; 1 is that of the configuration",
     )
+
+
+def _add_other_inputs(predict: argparse.ArgumentParser) -> None:
     predict.add_argument(
         "--pair",
         default="visible=lwir",
@@ -96,9 +107,6 @@ def _add_predict(predict: argparse.ArgumentParser) -> None:
         help="in place of INPUT and --weights: fuse these files of detections into "
         "DIR/detections.json",
     )
-    predict.add_argument("--no-pictures", action="store_true", help="draw nothing")
-    predict.add_argument("--force", action="store_true", help="write over existing files")
-    predict.set_defaults(run=_predict)
 
 
 def _add_export(export: argparse.ArgumentParser) -> None:

@@ -2,9 +2,10 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
+from operator import attrgetter
 from typing import Any, Generic, Protocol, TypeVar, overload
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 
 from d2pd.data.images import read_pictures
 from d2pd.data.modality import Channels
+from d2pd.inference.batches import in_batches
 from d2pd.inference.detections import Detections
 
 
@@ -108,13 +110,18 @@ class Detector(ABC, Generic[P, F]):
         """
 
     @overload
-    def predict(  # type: ignore[overload-overlap]  # an array is iterable too
+    def predict(
         self, images: np.ndarray, *, threshold: float = ..., batch: int = ...
     ) -> Detections: ...
 
+    # Not any Iterable: an array is one too, and a type checker would know of neither.
     @overload
     def predict(
-        self, images: Iterable[np.ndarray], *, threshold: float = ..., batch: int = ...
+        self,
+        images: Sequence[np.ndarray] | Iterator[np.ndarray],
+        *,
+        threshold: float = ...,
+        batch: int = ...,
     ) -> list[Detections]: ...
 
     def predict(
@@ -145,15 +152,8 @@ class Detector(ABC, Generic[P, F]):
             raise ValueError(f"batch is a number of images, 1 or more, got {batch}")
         if images is None or (isinstance(images, np.ndarray) and images.ndim != 4):
             return self._of_batch([self.prepare(images)], threshold)[0]
-        found: list[Detections] = []
-        waiting: list[P] = []
-        for image in images:
-            prepared = self.prepare(image)
-            if waiting and (len(waiting) == batch or prepared.batch_key != waiting[0].batch_key):
-                found += self._of_batch(waiting, threshold)
-                waiting = []
-            waiting.append(prepared)
-        return found + (self._of_batch(waiting, threshold) if waiting else [])
+        batches = in_batches(map(self.prepare, images), attrgetter("batch_key"), batch)
+        return [found for each in batches for found in self._of_batch(each, threshold)]
 
     def _of_batch(self, prepared: Sequence[P], threshold: float) -> list[Detections]:
         return self.finish(self.detect(prepared), prepared, threshold)

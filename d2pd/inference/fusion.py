@@ -22,13 +22,7 @@ Fused: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Boxes (D, 4) float64 XYXY, scores (D,) float64, classes (D,) int64."""
 
 
-def fuse(
-    sources: Sequence[Source],
-    *,
-    iou_threshold: float = IOU_THRESHOLD,
-    weights: Sequence[float] | None = None,
-    score_floor: float = 0.0,
-) -> Fused:
+def fuse(sources: Sequence[Source], *, iou_threshold: float = IOU_THRESHOLD) -> Fused:
     """Fuse the detections of N sources on one image, class by class.
 
     The best comes first: it joins the cluster whose box it overlaps most, if by more than the
@@ -40,31 +34,27 @@ def fuse(
         sources: In the pixels of the image, or any other unit. One may have no detection; in
             whatever order they come, the result is the same.
         iou_threshold: Overlap, in (0, 1), from which boxes are of one object.
-        weights: Of each source, above 0: they multiply its scores, and their sum stands for N;
-            None for 1 each.
-        score_floor: Detections with a lower score are left out before.
 
     Returns:
         Best first; of equal scores the lower class, then x1, y1, x2, y2.
 
     Raises:
         ValueError: If there is no source, the parts of one differ in length, a number is not
-            finite, a box has a negative size, a score is not in [0, 1], or an option is out of
+            finite, a box has a negative size, a score is not in [0, 1], or the threshold is out of
             its range.
     """
-    trust = _check_options(sources, iou_threshold, weights, score_floor)
+    if not len(sources):
+        raise ValueError("nothing to fuse: give at least one source")
+    if not 0 < iou_threshold < 1:
+        raise ValueError(f"iou_threshold must be in (0, 1), got {iou_threshold}")
     parts = [_arrays(source, number) for number, source in enumerate(sources)]
-    is_kept = np.concatenate([scores >= score_floor for _, scores, _ in parts])
-    boxes = np.concatenate([boxes for boxes, _, _ in parts])[is_kept]
-    weighted = np.concatenate([part[1] * weight for part, weight in zip(parts, trust, strict=True)])
-    classes = np.concatenate([classes for _, _, classes in parts])[is_kept]
+    boxes, scores, classes = (np.concatenate(each) for each in zip(*parts, strict=True))
     fused = [np.zeros((0, 6))]
     for number in np.unique(classes):
         rows = classes == number
-        found, means, counts = _cluster(boxes[rows], weighted[is_kept][rows], iou_threshold)
-        # Uneven weights can lift it above 1, where a source has more than one box of an object.
-        scores = np.minimum(means * np.minimum(counts, len(parts)) / trust.sum(), 1)
-        fused.append(np.column_stack([found, scores, np.full(len(found), number)]))
+        found, means, counts = _cluster(boxes[rows], scores[rows], iou_threshold)
+        shares = np.minimum(counts, len(parts)) / len(parts)
+        fused.append(np.column_stack([found, means * shares, np.full(len(found), number)]))
     table = np.concatenate(fused)
     table = table[np.lexsort((*table.T[3::-1], table[:, 5], -table[:, 4]))]
     return table[:, :4], table[:, 4], table[:, 5].astype(np.int64)
@@ -77,7 +67,7 @@ def _cluster(
 
     Args:
         boxes: (n, 4), of one class.
-        scores: (n,), of any scale.
+        scores: (n,) in [0, 1].
         iou_threshold: See ``fuse``.
 
     Returns:
@@ -128,25 +118,3 @@ def _arrays(source: Source, number: int) -> Fused:
     if classes.size and not np.issubdtype(classes.dtype, np.integer):
         raise ValueError(f"source {number}: classes must be whole numbers, got {classes.dtype}")
     return boxes, scores, classes.astype(np.int64)
-
-
-def _check_options(
-    sources: Sequence[Source],
-    iou_threshold: float,
-    weights: Sequence[float] | None,
-    score_floor: float,
-) -> np.ndarray:
-    """Check all but the sources themselves; return the weight of each, (N,)."""
-    if not len(sources):
-        raise ValueError("nothing to fuse: give at least one source")
-    if not 0 < iou_threshold < 1:
-        raise ValueError(f"iou_threshold must be in (0, 1), got {iou_threshold}")
-    if not 0 <= score_floor <= 1:
-        raise ValueError(f"score_floor must be in [0, 1], got {score_floor}")
-    trust = np.ones(len(sources)) if weights is None else np.asarray(weights, dtype=np.float64)
-    if trust.shape != (len(sources),) or not (np.isfinite(trust) & (trust > 0)).all():
-        raise ValueError(
-            f"weights must be finite, above 0 and one for each of {len(sources)} sources, got "
-            f"{weights}"
-        )
-    return trust

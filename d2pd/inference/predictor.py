@@ -25,7 +25,7 @@ from d2pd.inference.ensemble import Ensemble
 from d2pd.inference.trained_model import read_trained_model
 from d2pd.inference.views import View, views_of
 from d2pd.modeling.batch_detections import BatchDetections
-from d2pd.modeling.build import SSD_SEG, build_detector
+from d2pd.modeling.build import SSD_SEG, build_detector, num_classes_of, score_floor_of
 from d2pd.training.preflight import resolve_device
 from d2pd.training.starting_model import check_fit
 from d2pd.training.weights.matching import WeightsFile
@@ -82,17 +82,17 @@ class Predictor(Detector[Prepared, BatchDetections]):
         self.cfg.MODEL.DEVICE = resolve_device(cfg.MODEL.DEVICE)
         self.cfg.freeze()
         self.device = torch.device(self.cfg.MODEL.DEVICE)
-        count = self.cfg.MODEL.ROI_HEADS.NUM_CLASSES
-        self.class_names = tuple(class_names or (f"class {number}" for number in range(count)))
+        numbers = range(num_classes_of(self.cfg))
+        self.class_names = tuple(class_names or (f"class {number}" for number in numbers))
         self.half = half
         if weights is not None:
             check_fit(self.cfg, weights)
         self.model, self.core = build_detector(self.cfg)
+        self._random: tuple[str, ...] = ()  # what the weights lack, layers of training alone
         if weights is not None:
-            load_weights(self.model, weights)
-        model = self.cfg.MODEL
-        options = model.SSD if model.META_ARCHITECTURE == SSD_SEG else model.ROI_HEADS
-        self.score_floor = float(options.SCORE_THRESH_TEST)
+            match = load_weights(self.model, weights)
+            self._random = (*match.missing, *(one.name for one in match.renewed))
+        _, self.score_floor = score_floor_of(self.cfg)
         self.name = str(weights.path) if weights else "a model without weights"
         self.view = View()
         self.transforms: v2.Transform = build_augmentation(self.cfg, is_train=False)
@@ -167,7 +167,7 @@ class Predictor(Detector[Prepared, BatchDetections]):
             whole image.
 
         Raises:
-            ConfigError: If the model has no segmentation layers.
+            ConfigError: If the model has no segmentation layers, or its weights lack them.
             ValueError: If it is not an array as the class describes it.
         """
         if not self.has_heat_maps:
@@ -175,6 +175,11 @@ class Predictor(Detector[Prepared, BatchDetections]):
                 f"this model ({self.cfg.MODEL.META_ARCHITECTURE}) has no segmentation layers, and "
                 "so no heat maps: train SSDSeg with MODEL.SSD.SEG.MAPS, such as [True, True, "
                 "False, False, False, False]"
+            )
+        if self._random:
+            raise ConfigError(
+                f"{self.name} lacks the segmentation layers ({self._random[0]}), and so there are "
+                "no heat maps: give weights that were trained with them"
             )
         model: Any = self.model  # SSDSeg, which has this method
         (heat,) = model.heat_maps([{"image": self.prepare(image).pixels}])

@@ -9,6 +9,7 @@ from d2pd.config import config_of_run, config_of_text, load_config
 from d2pd.d2 import CfgNode
 from d2pd.data.registration import KAIST_CLASSES
 from d2pd.errors import MissingFileError
+from d2pd.modeling.build import num_classes_of
 from d2pd.printable import printable
 from d2pd.training.weights.matching import WeightsFile, read_checkpoint, resolve_weights
 
@@ -98,7 +99,7 @@ def _config(
 
 def class_names_of(cfg: CfgNode, facts: Mapping[str, Any]) -> tuple[str, ...]:
     """Return what the classes are called; numbers where nothing says it."""
-    count = cfg.MODEL.ROI_HEADS.NUM_CLASSES
+    count = num_classes_of(cfg)
     run = facts.get("run")
     found: Sequence[Any] = run.get("classes", ()) if isinstance(run, Mapping) else ()
     for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):

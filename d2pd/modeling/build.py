@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from d2pd import d2
+from d2pd.config_words import one_line
 from d2pd.d2 import CfgNode
 from d2pd.errors import ConfigError
 from d2pd.modeling import ssd_seg  # registers SSDSeg
@@ -15,6 +16,8 @@ from d2pd.modeling.ssd_core import SSDCore
 
 RGB = ("red", "green", "blue")
 SSD_SEG = ssd_seg.SSDSeg.__name__
+HEADS = {SSD_SEG: "SSD", "RetinaNet": "RETINANET"}
+"""Group below MODEL that says which detections a model gives; of all others it is ROI_HEADS."""
 
 
 class ListedCore(nn.Module):
@@ -22,15 +25,27 @@ class ListedCore(nn.Module):
 
     Args:
         model: Takes a list with a dict for each image.
+        why: Why d2pd has no model of its own for it.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, why: str) -> None:
         super().__init__()
         self.model: Any = model
+        self.why = why
 
     def forward(self, images: Tensor) -> BatchDetections:
-        """Detect on (N, C, H, W) pixels."""
-        found = self.model.inference([{"image": image} for image in images], do_postprocess=False)
+        """Detect on (N, C, H, W) pixels.
+
+        Raises:
+            ConfigError: If the model gives something else than boxes.
+        """
+        answers = self.model([{"image": image} for image in images])
+        if not all("instances" in answer for answer in answers):
+            raise ConfigError(
+                f"{type(self.model).__name__} detects no objects (it gives "
+                f"{', '.join(answers[0])}): take a model that gives instances"
+            )
+        found = [answer["instances"] for answer in answers]
         counts = torch.tensor([len(instances) for instances in found], device=images.device)
         room = int(counts.max())
         scores = torch.zeros(len(found), room, device=images.device)
@@ -57,9 +72,17 @@ def build_model(cfg: CfgNode) -> nn.Module:
         as their mean, those for a thermal channel; see ``training.weights.first_layer``.
 
     Raises:
-        ConfigError: If keys do not fit together.
+        ConfigError: If keys do not fit together, or there is no such model.
     """
-    return _with_lwir_filters(d2.build_model(cfg), cfg)
+    try:
+        model = d2.build_model(cfg)
+    except (KeyError, AssertionError) as error:  # so Detectron2 refuses what it does not know
+        told = f"{type(error).__name__}: {one_line(error)}"
+        raise ConfigError(
+            f"the model cannot be built ({told[:200]}): check what the configuration has below "
+            "MODEL"
+        ) from error
+    return _with_lwir_filters(model, cfg)
 
 
 def build_detector(cfg: CfgNode) -> tuple[nn.Module, Core]:
@@ -77,12 +100,27 @@ def build_detector(cfg: CfgNode) -> tuple[nn.Module, Core]:
         return model, SSDCore(model).eval()
     try:
         model = _with_lwir_filters(d2.build_embedded_model(cfg), cfg).eval()
-    except ConfigError:
+    except ConfigError as error:
         if d2.ENGINE == "embedded":
             raise
         model = build_model(cfg).eval()
-        return model, ListedCore(model).eval()
+        return model, ListedCore(model, one_line(error)).eval()
     return model, RCNNCore(model).eval()
+
+
+def num_classes_of(cfg: CfgNode) -> int:
+    """Return how many classes a model tells, without background."""
+    count: int = cfg.MODEL[_head(cfg)].get("NUM_CLASSES", cfg.MODEL.ROI_HEADS.NUM_CLASSES)
+    return count
+
+
+def score_floor_of(cfg: CfgNode) -> tuple[str, float]:
+    """Return the score, in [0, 1], that detections of a model lie above, behind its key."""
+    return f"MODEL.{_head(cfg)}.SCORE_THRESH_TEST", float(cfg.MODEL[_head(cfg)].SCORE_THRESH_TEST)
+
+
+def _head(cfg: CfgNode) -> str:
+    return HEADS.get(cfg.MODEL.META_ARCHITECTURE, "ROI_HEADS")
 
 
 def _with_lwir_filters(model: nn.Module, cfg: CfgNode) -> nn.Module:

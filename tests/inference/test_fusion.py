@@ -73,7 +73,6 @@ def test_one_source_of_separate_boxes_comes_back_unchanged(only):
 
 @given(sources(min_sources=2), st.randoms(use_true_random=False))
 def test_the_order_of_sources_and_of_detections_changes_nothing(found, random):
-    weights = [random.choice([0.5, 1.0, 2.0]) for _ in found]
     order = random.sample(range(len(found)), len(found))
     shuffled = []
     for number in order:
@@ -81,9 +80,6 @@ def test_the_order_of_sources_and_of_detections_changes_nothing(found, random):
         shuffled.append(tuple(part[rows] for part in found[number]))
 
     assert_same(fuse(found), fuse(shuffled))
-    assert_same(
-        fuse(found, weights=weights), fuse(shuffled, weights=[weights[number] for number in order])
-    )
 
 
 @given(separate_boxes(), st.integers(2, 4))
@@ -100,9 +96,7 @@ def test_sources_that_agree_give_what_each_says(only, count):
 
 @given(sources())
 def test_scores_stay_in_0_to_1_and_boxes_in_the_hull_of_their_class(found):
-    weights = [3.0, 1.0, 0.1, 1.0][: len(found)]
-
-    boxes, scores, classes = fuse(found, weights=weights)
+    boxes, scores, classes = fuse(found)
 
     assert ((scores >= 0) & (scores <= 1)).all()
     assert (np.diff(scores) <= 0).all()
@@ -151,23 +145,8 @@ def test_two_sources_by_hand():
     assert_fused(found, (0, 0, 10, (0.9 * 10 + 0.6 * 8) / 1.5, 0.75), (50, 50, 60, 60, 0.4))
 
 
-def test_weights_by_hand():
-    first, second = source((0, 0, 10, 10, 0.9)), source((0, 0, 10, 8, 0.6), (50, 50, 60, 60, 0.9))
-
-    found = fuse([first, second], weights=[2, 1])
-
-    # (1.8 * 10 + 0.6 * 8) / 2.4 = 9.5; (1.8 + 0.6) / 2 * 2 / 3 = 0.8; 0.9 * 1 / 3 = 0.3
-    assert_fused(found, (0, 0, 10, 9.5, 0.8), (50, 50, 60, 60, 0.3))
-
-
 def test_more_boxes_than_sources_count_as_one_of_each():
     assert_fused(fuse([source((0, 0, 10, 10, 0.9), (0, 0, 10, 8, 0.6))]), (0, 0, 10, 9.2, 0.75))
-
-
-def test_uneven_weights_lift_no_score_above_1():
-    twice = source((0, 0, 10, 10, 1.0), (0, 0, 10, 10, 1.0))
-
-    assert fuse([twice, NOTHING], weights=[10, 1])[1].tolist() == [1.0]
 
 
 def test_an_overlap_of_just_the_threshold_is_none():
@@ -185,13 +164,6 @@ def test_a_box_joins_the_cluster_it_overlaps_most_as_the_cluster_stands():
 
     np.testing.assert_allclose(boxes[:, 1], [(0.8 * 4 + 0.7 * 3) / 1.5, 0])
     np.testing.assert_allclose(scores, [0.75, 0.45])
-
-
-def test_a_floor_leaves_out_lower_scores_before_they_are_fused():
-    pair = [source((0, 0, 10, 10, 0.9)), source((0, 0, 10, 8, 0.3), (50, 50, 60, 60, 0.1))]
-
-    assert_fused(fuse(pair, score_floor=0.31), (0, 0, 10, 10, 0.45))
-    assert len(fuse(pair, score_floor=0.1)[1]) == 2
 
 
 def test_scores_of_0_have_no_say_and_harm_nothing():
@@ -243,32 +215,15 @@ SCENE = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [
-        (
-            {},
-            [
-                (0.104828, 0.105345, 0.297931, 0.503276, 0.725),
-                (0.61, 0.208293, 0.708049, 0.449756, 0.683333),
-                (0.4075, 0.6075, 0.5, 0.885, 0.266667, 1),
-                (0.05, 0.7, 0.15, 0.95, 0.166667),
-                (0.1, 0.1, 0.3, 0.5, 0.1, 1),
-            ],
-        ),
-        (
-            {"weights": [2, 1, 0.5], "score_floor": 0.33},
-            [
-                (0.105714, 0.102585, 0.300612, 0.503197, 0.7875),
-                (0.605472, 0.206415, 0.704717, 0.448302, 0.757143),
-                (0.41, 0.61, 0.5, 0.88, 0.171429, 1),
-                (0.05, 0.7, 0.15, 0.95, 0.071429),
-            ],
-        ),
-    ],
-)
-def test_a_scene_is_fused_as_ensemble_boxes_1_0_9_does(options, expected):
-    for part, reference in zip(fuse(SCENE, **options), source(*expected), strict=True):
+def test_a_scene_is_fused_as_ensemble_boxes_1_0_9_does():
+    expected = source(
+        (0.104828, 0.105345, 0.297931, 0.503276, 0.725),
+        (0.61, 0.208293, 0.708049, 0.449756, 0.683333),
+        (0.4075, 0.6075, 0.5, 0.885, 0.266667, 1),
+        (0.05, 0.7, 0.15, 0.95, 0.166667),
+        (0.1, 0.1, 0.3, 0.5, 0.1, 1),
+    )
+    for part, reference in zip(fuse(SCENE), expected, strict=True):
         np.testing.assert_allclose(part, reference, rtol=0, atol=1e-6)
 
 
@@ -295,24 +250,10 @@ def test_a_source_that_is_not_sound_is_refused(bad, message):
         fuse([NOTHING, bad])
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"weights": [1.0]}, "one for each of 2 sources"),
-        ({"weights": [1.0, 0.0]}, "above 0"),
-        ({"weights": [1.0, -1.0]}, "above 0"),
-        ({"weights": [1.0, np.nan]}, "finite"),
-        ({"weights": [1.0, np.inf]}, "finite"),
-        ({"iou_threshold": 0.0}, "iou_threshold must be in"),
-        ({"iou_threshold": 1.0}, "iou_threshold must be in"),
-        ({"iou_threshold": np.nan}, "iou_threshold must be in"),
-        ({"score_floor": -0.1}, "score_floor must be in"),
-        ({"score_floor": np.nan}, "score_floor must be in"),
-    ],
-)
-def test_an_option_out_of_its_range_is_refused(options, message):
-    with pytest.raises(ValueError, match=message):
-        fuse([NOTHING, NOTHING], **options)
+@pytest.mark.parametrize("threshold", [0.0, 1.0, np.nan])
+def test_a_threshold_out_of_its_range_is_refused(threshold):
+    with pytest.raises(ValueError, match="iou_threshold must be in"):
+        fuse([NOTHING, NOTHING], iou_threshold=threshold)
 
 
 def test_nothing_to_fuse_is_an_error():

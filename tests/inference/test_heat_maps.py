@@ -14,6 +14,7 @@ from d2pd.inference.predictor import Predictor
 from d2pd.inference.views import View
 from d2pd.modeling.build import build_model
 from d2pd.training.checkpoints.checkpointer import Checkpointer
+from d2pd.training.weights.matching import WeightsFile
 
 QUICK = Path(__file__).resolve().parents[2] / "configs/quick"
 SSD, RCNN = QUICK / "ssd_seg_synthetic.yaml", QUICK / "faster_rcnn_synthetic.yaml"
@@ -119,3 +120,15 @@ def test_detections_are_those_of_a_model_without_layers(opts):
     assert np.array_equal(*scores)
     with pytest.raises(ConfigError, match="no heat maps"):
         without.heat_maps(image)
+
+
+def test_weights_without_these_layers_give_no_heat_maps_and_detect(opts):
+    cfg = load_config(SSD, opts)
+    state = build_model(cfg).state_dict()
+    kept = {name: part for name, part in state.items() if not name.startswith("seg_heads.")}
+    predictor = Predictor(cfg, WeightsFile(kept, "d2pd", Path("old.pth"), {}))
+    image = np.zeros((96, 128, 3), dtype=np.uint8)
+
+    assert len(predictor.predict(image, threshold=0)) > 0
+    with pytest.raises(ConfigError, match="old.pth lacks the segmentation layers"):
+        predictor.heat_maps(image)

@@ -202,6 +202,11 @@ def test_images_in_a_row_are_computed_together_and_stay_in_order(predictor, monk
         np.testing.assert_allclose(ours.scores, theirs.scores, atol=1e-5)
 
 
+def test_a_batch_of_no_image_is_refused(predictor):
+    with pytest.raises(ValueError, match="batch is a number of images, 1 or more, got 0"):
+        predictor.predict([], batch=0)
+
+
 def test_a_threshold_leaves_out_lower_scores_and_keeps_equal_ones(predictor):
     image = np.random.default_rng(1).integers(0, 255, (96, 128, 3), dtype=np.uint8)
     every = predictor.predict(image, threshold=0)

@@ -2,9 +2,19 @@
 
 import pytest
 import torch
+from torch import nn
 
-from d2pd.config import load_config
-from d2pd.modeling.build import ListedCore, build_detector
+from d2pd import d2
+from d2pd.config import default_config, load_config
+from d2pd.d2 import Boxes, Instances
+from d2pd.errors import ConfigError
+from d2pd.modeling.build import (
+    ListedCore,
+    build_detector,
+    build_model,
+    num_classes_of,
+    score_floor_of,
+)
 
 TINY = ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", ""]
 RCNN = ("configs/quick/faster_rcnn_synthetic.yaml", ["MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.05"])
@@ -91,9 +101,74 @@ def test_a_model_that_only_has_lists_gives_the_same():
     batch = pictures(2, (96, 128), 3)
 
     with torch.no_grad():
-        listed, plain = ListedCore(model)(batch), core(batch)
+        listed, plain = ListedCore(model, "")(batch), core(batch)
 
     assert listed.counts.tolist() == plain.counts.tolist()
     for index in range(2):
         for ours, theirs in zip(listed.of_image(index), plain.of_image(index), strict=True):
             torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=1e-4)
+
+
+class Dense(nn.Module):
+    """Gives detections as Detectron2's dense detectors do, which have a ``forward`` alone."""
+
+    def forward(self, batched_inputs):
+        found = []
+        for number, each in enumerate(batched_inputs):
+            instances = Instances(each["image"].shape[-2:])
+            instances.pred_boxes = Boxes(torch.ones(number, 4))
+            instances.scores = torch.full((number,), 0.5)
+            instances.pred_classes = torch.full((number,), 2)
+            found.append({"instances": instances})
+        return found
+
+
+def test_a_model_that_has_a_forward_alone_is_asked_image_by_image():
+    found = ListedCore(Dense(), "")(pictures(3, (64, 64), 3))
+
+    assert found.counts.tolist() == [0, 1, 2]
+    assert found.classes.tolist() == [[-1, -1], [2, -1], [2, 2]]
+    assert found.scores.tolist() == [[0, 0], [0.5, 0], [0.5, 0.5]]
+
+
+def test_a_model_that_finds_no_objects_is_refused():
+    class Segments(nn.Module):
+        def forward(self, batched_inputs):
+            return [{"sem_seg": None} for _ in batched_inputs]
+
+    with pytest.raises(ConfigError, match=r"Segments detects no objects \(it gives sem_seg\)"):
+        ListedCore(Segments(), "")(pictures(1, (64, 64), 3))
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("No object named 'Other' found"), AssertionError("must set\nDEPTH")]
+)
+def test_what_detectron2_refuses_to_build_is_told_in_one_line(monkeypatch, error):
+    def build(cfg):
+        raise error
+
+    monkeypatch.setattr(d2, "build_model", build)
+    with pytest.raises(ConfigError) as caught:
+        build_model(default_config())
+    assert str(caught.value).startswith(f"the model cannot be built ({type(error).__name__}: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "count", "head", "floor"),
+    [
+        ("GeneralizedRCNN", 4, "ROI_HEADS", 0.1),
+        ("RetinaNet", 5, "RETINANET", 0.2),
+        ("SSDSeg", 4, "SSD", 0.3),
+    ],
+)
+def test_classes_and_least_score_are_those_of_the_head_that_the_model_has(
+    architecture, count, head, floor
+):
+    cfg = default_config()
+    cfg.MODEL.META_ARCHITECTURE = architecture
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES, cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 4, 0.1
+    cfg.MODEL.RETINANET.NUM_CLASSES, cfg.MODEL.RETINANET.SCORE_THRESH_TEST = 5, 0.2
+    cfg.MODEL.SSD.SCORE_THRESH_TEST = 0.3
+    assert num_classes_of(cfg) == count
+    assert score_floor_of(cfg) == (f"MODEL.{head}.SCORE_THRESH_TEST", floor)

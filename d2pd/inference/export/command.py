@@ -14,7 +14,7 @@ from d2pd.errors import ConfigError, UserError
 from d2pd.inference.export.check import Agreement, check_export
 from d2pd.inference.export.check_pictures import pictures_to_check
 from d2pd.inference.export.facts import facts_of
-from d2pd.inference.export.graph import Size, smallest_side
+from d2pd.inference.export.graph import Size, check_exportable, smallest_side
 from d2pd.inference.export.onnx_file import OnnxDetector, check_onnx, write_onnx
 from d2pd.inference.export.torch_files import (
     read_exported,
@@ -88,6 +88,7 @@ def main(args: argparse.Namespace) -> int:
     check_free([output], force=args.force)
     trained.cfg.MODEL.DEVICE = "cpu"
     predictor = Predictor(trained.cfg, trained.weights, trained.class_names)
+    check_exportable(predictor.core)
     pictures = pictures_to_check(predictor, args.images, output)
     print(
         f"writing {args.format}, then comparing it on {len(pictures)} pictures: about a minute ...",

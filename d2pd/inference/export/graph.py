@@ -23,6 +23,25 @@ OUTPUTS = ("boxes", "scores", "classes", "counts")
 SMALLEST, LARGEST_OF_SMALLEST = 64, 1024  # px; see ``smallest_side``
 
 
+def check_exportable(core: Core) -> None:
+    """Refuse a model of which no graph can say what it does.
+
+    Raises:
+        ConfigError: Saying why.
+    """
+    if isinstance(core, ListedCore):
+        raise ConfigError(
+            f"only Detectron2 has this model, and what is exported is d2pd's own ({core.why}): "
+            "--format torchserve takes it as it is"
+        )
+    if isinstance(core, SSDCore) and core.detection.nms_type != "hard":
+        raise ConfigError(
+            f"MODEL.SSD.NMS_TYPE {core.detection.nms_type} cannot be exported as a graph: it picks "
+            "box after box, each time by the scores it has just changed; export with "
+            "MODEL.SSD.NMS_TYPE hard behind the command, or with --format torchserve"
+        )
+
+
 def exportable(core: Core, suppress: Suppress = suppress_jointly) -> "PlainOutputs":
     """Return a copy of a core, with its own weights, that a graph can be made of.
 
@@ -31,19 +50,9 @@ def exportable(core: Core, suppress: Suppress = suppress_jointly) -> "PlainOutpu
         suppress: What suppresses overlapping boxes in the graph.
 
     Raises:
-        ConfigError: If no graph can say what the model does; the message says why.
+        ConfigError: As ``check_exportable``.
     """
-    if isinstance(core, ListedCore):
-        raise ConfigError(
-            f"{type(core.model).__name__} cannot be exported: only Detectron2 has this model, and "
-            "what is exported is d2pd's own; --format torchserve takes it as it is"
-        )
-    if isinstance(core, SSDCore) and core.detection.nms_type != "hard":
-        raise ConfigError(
-            f"MODEL.SSD.NMS_TYPE {core.detection.nms_type} cannot be exported as a graph: it picks "
-            "box after box, each time by the scores it has just changed; export with "
-            "MODEL.SSD.NMS_TYPE hard behind the command, or with --format torchserve"
-        )
+    check_exportable(core)
     copied = copy.deepcopy(core).cpu().eval()
     copied.suppress = suppress
     return PlainOutputs(copied)

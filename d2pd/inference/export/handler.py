@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 
 from d2pd.data.images import decode_image
-from d2pd.errors import UserError
+from d2pd.data.modality import CAMERAS
+from d2pd.errors import AnnotationError, UserError
+from d2pd.inference.predict.picture import as_camera, stack_cameras
 from d2pd.inference.predictor import load
 
 WEIGHTS, CONFIG = "weights.pth", "config.yaml"
@@ -30,7 +32,8 @@ class DetectionHandler:
         """Load the model.
 
         Args:
-            context: TorchServe's; ``system_properties`` has ``model_dir`` and ``gpu_id``.
+            context: TorchServe's; ``system_properties`` has ``model_dir`` and ``gpu_id``, which is
+                None where the server gives this worker no GPU.
         """
         properties = context.system_properties
         folder, gpu = Path(properties["model_dir"]), properties.get("gpu_id")
@@ -38,7 +41,7 @@ class DetectionHandler:
         self.detector = load(
             folder / WEIGHTS,
             config_file=folder / CONFIG,
-            device="auto" if gpu is None else f"cuda:{gpu}",
+            device="cpu" if gpu is None else f"cuda:{gpu}",
         )
 
     def handle(self, data: list[Any], context: Any) -> list[dict[str, Any]]:
@@ -63,12 +66,9 @@ class DetectionHandler:
 
     def _read(self, request: Any) -> np.ndarray:
         """Return the (H, W, 3) or (H, W, 6) image of a request."""
-        modality = self.detector.channels.modality
-        cameras = ("visible", "lwir") if modality == "both" else (modality,)
-        pictures = [_decode(_part(request, camera, len(cameras)), camera) for camera in cameras]
-        if len({picture.shape for picture in pictures}) > 1:
-            raise ValueError("the visible and the lwir picture must have one size")
-        return np.dstack(pictures)
+        cameras = CAMERAS[self.detector.channels.modality]
+        parts = [_part(request, camera, len(cameras)) for camera in cameras]
+        return stack_cameras([_decode(*each) for each in zip(parts, cameras, strict=True)])
 
 
 def _part(request: Any, camera: str, num_cameras: int) -> bytes:
@@ -84,5 +84,8 @@ def _part(request: Any, camera: str, num_cameras: int) -> bytes:
 
 
 def _decode(content: bytes, camera: str) -> np.ndarray:
-    picture = decode_image(np.frombuffer(content, np.uint8), "the picture sent", camera)
-    return np.repeat(picture[:, :, None], 3, axis=2) if picture.ndim == 2 else picture
+    try:
+        picture = decode_image(np.frombuffer(content, np.uint8), f"the {camera} picture", camera)
+    except AnnotationError as error:  # its way out is that of a training
+        raise ValueError(f"{str(error).rpartition('; ')[0]}; send a JPEG or PNG") from error
+    return as_camera(picture, camera)

@@ -48,14 +48,27 @@ class Drawings:
         if shot.source is not self._source:
             self.end_video()
             self._source = shot.source
-        if not shot.source.is_video:
-            write_file(target, _encode(found.draw(), target.suffix.lower()))
-            self.num_pictures += 1
-            return
         picture = found.draw()
+        if not shot.source.is_video:
+            self._write_picture(target, picture)
+            return
         if self._video is None:
             self._video = _DrawnVideo(target, shot.fps / self._stride, picture)
         self._video.add(picture)
+
+    def _write_picture(self, target: Path, picture: np.ndarray) -> None:
+        encoded = _encode(picture, target.suffix.lower())
+        if encoded:
+            write_file(target, encoded)
+            self.num_pictures += 1
+        else:
+            self.troubles.append(_too_large(target, picture.shape[1], picture.shape[0]))
+
+    def drop_video(self) -> None:
+        """Leave nothing of the video that is being drawn."""
+        video, self._video = self._video, None
+        if video is not None:
+            video.drop()
 
     def end_video(self) -> None:
         """Finish the video that is being drawn.
@@ -69,17 +82,25 @@ class Drawings:
         if video.finish():
             self.videos.append(video.target)
         else:
-            self.troubles.append(
-                f"{video.target}: OpenCV draws no video of {video.size[0]} x {video.size[1]} px; "
-                "its detections are written"
-            )
+            self.troubles.append(_too_large(video.target, *video.size))
+
+
+def _too_large(target: Path, width: int, height: int) -> str:
+    return (
+        f"{target}: OpenCV writes no {target.suffix} of {width} x {height} px; the detections are "
+        "written"
+    )
 
 
 def _encode(picture: np.ndarray, suffix: str) -> bytes:
+    """Return the bytes of a file; none where its format takes no picture of this size."""
     # PNG is lossless at any level; the fastest makes files that are little larger.
     options = [cv2.IMWRITE_PNG_COMPRESSION, 1] if suffix == ".png" else []
-    _, encoded = cv2.imencode(suffix, picture, options)
-    return encoded.tobytes()
+    try:
+        is_encoded, encoded = cv2.imencode(suffix, picture, options)
+    except cv2.error:
+        return b""
+    return np.asarray(encoded).tobytes() if is_encoded else b""
 
 
 class _DrawnVideo:
@@ -111,12 +132,16 @@ class _DrawnVideo:
             picture = cv2.resize(picture, self.size)
         self._writer.write(picture)
 
+    def drop(self) -> None:
+        self._writer.release()
+        self._partial.unlink(missing_ok=True)
+
     def finish(self) -> bool:
         """Give the file its name; return whether there is one."""
-        self._writer.release()
         if not self._is_open:
-            self._partial.unlink(missing_ok=True)
+            self.drop()
             return False
+        self._writer.release()
         try:
             os.replace(self._partial, self.target)
         except OSError as error:

@@ -38,7 +38,7 @@ def _safe(part: str) -> str:
     suffix = PurePosixPath(part).suffix
     suffix = suffix if len(suffix) <= 8 else ""
     stem = part.removesuffix(suffix)
-    while len(f"{stem}{suffix}".encode(errors="surrogateescape")) > MOST_BYTES:
+    while len(f"{stem}{suffix}".encode(errors="surrogatepass")) > MOST_BYTES:
         stem = stem[:-1]
     return f"{stem}{suffix}"
 

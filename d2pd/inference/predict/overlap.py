@@ -2,7 +2,7 @@
 
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from types import TracebackType
 from typing import Any, TypeVar
@@ -91,17 +91,3 @@ class Overlap:
                 raise item.error
             else:
                 return
-
-
-def in_batches(
-    items: Iterable[Item], key_of: Callable[[Item], Any], size: int
-) -> Iterator[list[Item]]:
-    """Yield items that follow each other and have the same key together, ``size`` at most."""
-    batch: list[Item] = []
-    for item in items:
-        if batch and (len(batch) == size or key_of(item) != key_of(batch[0])):
-            yield batch
-            batch = []
-        batch.append(item)
-    if batch:
-        yield batch

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 
 from d2pd.errors import AnnotationError, ConfigError, DeviceError
+from d2pd.inference.batches import in_batches
 from d2pd.inference.detections import Detections
 from d2pd.inference.detector import Detector, PreparedImage
-from d2pd.inference.predict.overlap import Overlap, in_batches
+from d2pd.inference.predict.overlap import Overlap
 from d2pd.inference.predict.pairing import Source
 from d2pd.inference.predict.picture import PictureReader
 from d2pd.inference.predict.stage_times import StageTimes
@@ -79,7 +80,7 @@ def _read_video(source: Source, modality: str, stride: int) -> Iterator[Shot]:
 
 @contextmanager
 def look_at(
-    shots: Iterable[Shot],
+    shots: Generator[Shot, None, None],
     detector: Detector[Any, Any],
     threshold: float,
     batch: int,
@@ -88,7 +89,7 @@ def look_at(
     """Give what is seen in each shot, in order; leaving the context ends all stages.
 
     Args:
-        shots: Are read in a thread.
+        shots: Are read in a thread, and closed there.
         detector: Prepares in a second one, and computes in a third.
         threshold: Least score.
         batch: Images that are computed together, at most.

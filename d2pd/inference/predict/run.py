@@ -120,6 +120,10 @@ class Run:
                         return self._end(stop)
         except Exception as error:  # whatever it is, what was found so far is kept
             return self._end(error)
+        except BaseException:  # a second Ctrl-C: at once, and nothing half-made stays
+            if self._drawings is not None:
+                self._drawings.drop_video()
+            raise
         return self._end(None)
 
     def _take(self, seen: Seen, files: ResultFiles) -> None:

@@ -2,8 +2,8 @@
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -41,17 +41,19 @@ class StageTimes:
         yield
         self._add(stage, time.perf_counter() - start, num_images)
 
-    def measure_each(self, stage: str, items: Iterable[Item]) -> Generator[Item, None, None]:
-        """Yield items, and count for a stage the time that each takes to come."""
-        iterator = iter(items)
-        while True:
-            start = time.perf_counter()
-            try:
-                item = next(iterator)
-            except StopIteration:
-                return
-            self._add(stage, time.perf_counter() - start, 1)
-            yield item
+    def measure_each(
+        self, stage: str, items: Generator[Item, None, None]
+    ) -> Generator[Item, None, None]:
+        """Yield items, and count for a stage the time that each takes to come; close them too."""
+        with closing(items):
+            while True:
+                start = time.perf_counter()
+                try:
+                    item = next(items)
+                except StopIteration:
+                    return
+                self._add(stage, time.perf_counter() - start, 1)
+                yield item
 
     def image_done(self) -> None:
         """Note that an image has left the last stage."""

@@ -2,9 +2,8 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from types import TracebackType
 
 import cv2
 import numpy as np
@@ -98,17 +97,6 @@ class VideoFile:
         self.num_stated = int(stated) if 0 < stated < 2**31 else 0
         self.num_failed = 0
 
-    def __enter__(self) -> "VideoFile":
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_val: BaseException | None,
-        exc_tb: TracebackType | None,
-    ) -> None:
-        self._capture.release()
-
     def skip(self) -> float | None:
         """Go to the next frame; return when it is shown as the file states it, None at the end."""
         for self.num_failed in range(MOST_BROKEN):  # at the end all fail, at once
@@ -120,6 +108,10 @@ class VideoFile:
         """Return the frame that ``skip`` went to, (H, W, 3) uint8 BGR; None if it is broken."""
         is_decoded, image = self._capture.retrieve()
         return image if is_decoded and image is not None and image.size else None
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._capture.release()
 
 
 class VideoReader:
@@ -143,7 +135,7 @@ class VideoReader:
         self._stride = stride
         self.troubles: list[str] = []
         with ExitStack() as stack:
-            self._files = [stack.enter_context(VideoFile(path)) for path in paths]
+            self._files = [stack.enter_context(closing(VideoFile(path))) for path in paths]
             self.close = stack.pop_all().close
         self.fps = self._files[0].fps
         if any(abs(file.fps - self.fps) > RATE_TOLERANCE * self.fps for file in self._files):

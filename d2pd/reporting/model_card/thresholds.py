@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from d2pd.d2 import CfgNode
 from d2pd.evaluation.operating_points import OperatingPoint
-from d2pd.modeling.build import SSD_SEG
+from d2pd.modeling.build import score_floor_of
 from d2pd.reporting.model_card.markdown import code, rounded_down, table
 from d2pd.reporting.model_card.tested_set import TEST, TestedSet
 from d2pd.reporting.report.measured import MOST_CLASSES, Evaluated, Measured
@@ -53,7 +53,7 @@ def threshold_lines(cfg: CfgNode, tests: Sequence[TestedSet]) -> Iterator[str]:
                 "The one score for all classes, where the mean of their F1 is best: "
                 f"{rounded_down(chosen.found.score_threshold)}."
             )
-    key, floor = _floor(cfg)
+    key, floor = score_floor_of(cfg)
     yield from (
         "",
         f"Under a score of {floor:g} ({code(key)}) nothing comes out, and at most "
@@ -97,10 +97,3 @@ def _row(
     values = (point.precision, point.recall, point.f1, point.fppi)
     numbers = (number(value, 3) for value in values)
     return (code(name), purpose, score or rounded_down(point.score), code(where), *numbers)
-
-
-def _floor(cfg: CfgNode) -> tuple[str, float]:
-    """Return the key of the score floor and its value."""
-    if cfg.MODEL.META_ARCHITECTURE == SSD_SEG:
-        return "MODEL.SSD.SCORE_THRESH_TEST", cfg.MODEL.SSD.SCORE_THRESH_TEST
-    return "MODEL.ROI_HEADS.SCORE_THRESH_TEST", cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST

@@ -72,14 +72,14 @@ def read_training_data(cfg: CfgNode, run: Mapping[str, Any]) -> TrainingData:
     read = [_read(cfg, name) for name in cfg.DATASETS.TRAIN]
     sets = tuple(one for one, _ in read)
     counts = [one.images.num_images for one in sets if one.images]
-    counted = sum(counts) if sets and len(counts) == len(sets) else None
+    num_counted = sum(counts) if sets and len(counts) == len(sets) else None
     saved, digest = run.get("num_images"), run.get("labels")
     is_the_same = None
-    if isinstance(digest, str) and counted is not None and not any(one.trouble for one in sets):
+    if isinstance(digest, str) and num_counted is not None and not any(one.trouble for one in sets):
         is_the_same = digest == digest_labels([record for _, used in read for record in used])
     return TrainingData(
         sets,
-        saved if type(saved) is int else counted,
+        saved if type(saved) is int else num_counted,
         is_the_same,
         digest[:12] if isinstance(digest, str) else "",
     )

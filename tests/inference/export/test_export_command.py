@@ -8,11 +8,15 @@ import sys
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from d2pd import cli
+from d2pd.errors import ConfigError
 from d2pd.inference.export.command import FORMATS
+from d2pd.inference.export.graph import exportable
 from d2pd.inference.export.torch_files import FACTS
 from d2pd.inference.predictor import load
+from d2pd.modeling.build import ListedCore
 
 GRAPHS = [
     pytest.param("tiny_ssd_run", "onnx"),
@@ -141,6 +145,11 @@ def test_soft_suppression_is_refused_with_the_reason(tiny_ssd_run, tmp_path, cap
     assert "MODEL.SSD.NMS_TYPE soft_linear cannot be exported as a graph: it picks box" in said
     assert said.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_that_only_detectron2_has_is_refused_with_the_reason():
+    with pytest.raises(ConfigError, match=r"\(it has no cascades\): --format torchserve"):
+        exportable(ListedCore(nn.Identity(), "it has no cascades"))
 
 
 def test_missing_packages_are_named_with_the_line_that_installs_them(

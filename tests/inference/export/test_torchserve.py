@@ -1,6 +1,7 @@
 """The folder for TorchServe: its handler is called as the server calls it."""
 
 import importlib.util
+import json
 import sys
 import zipfile
 from types import SimpleNamespace
@@ -62,6 +63,29 @@ def test_folder_holds_weights_configuration_as_text_and_handler(served, tiny_run
     assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items())
 
 
+def test_handler_module_is_what_torchserve_takes(served):
+    module = load_handler(served / "handler.py")
+    # The server takes the one class that the module itself defines.
+    own = [
+        each
+        for each in vars(module).values()
+        if isinstance(each, type) and each.__module__ == module.__name__
+    ]
+    assert own == [module.DetectionHandler]
+
+
+def test_worker_without_a_gpu_of_its_own_takes_none(served, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert str(started(served, gpu_id=None).detector.device) == "cpu"
+
+
+def test_answers_are_plain_json(served, image, monkeypatch):
+    monkeypatch.setenv("D2PD_THRESHOLD", "0.3")
+    answers = started(served).handle([{"data": bytearray(encoded(image))}, {}], None)
+    assert answers[0]["detections"]
+    assert json.loads(json.dumps(answers)) == answers
+
+
 def test_handler_answers_what_the_predictor_finds(served, tiny_run, image, monkeypatch):
     monkeypatch.setenv("D2PD_THRESHOLD", "0.3")
     found = load(tiny_run, device="cpu").predict(image, threshold=0.3)
@@ -79,7 +103,7 @@ def test_handler_answers_what_the_predictor_finds(served, tiny_run, image, monke
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
-        ({"body": b"no picture"}, "not an image that OpenCV can decode"),
+        ({"body": b"no picture"}, "can decode (10 bytes); send a JPEG or PNG"),
         ({"body": b""}, "holds no visible picture"),
         ({}, "holds no visible picture"),
         ({"body": "text"}, "holds no visible picture"),
@@ -113,7 +137,7 @@ def test_pair_comes_as_two_parts(tiny_run, tmp_path, image):
     found = handler.detector.predict(pair, threshold=0.5)
     assert [row["score"] for row in whole["detections"]] == found.scores.tolist()
     assert "holds no lwir picture" in half["error"]
-    assert "must have one size" in odd["error"]
+    assert "a pair has one size" in odd["error"]
 
 
 def test_archive_holds_all_and_its_handler_works(served, image, tmp_path):

@@ -183,7 +183,7 @@ def test_a_video_that_is_too_large_to_draw_keeps_its_detections(pretended, predi
     code, out, err = predict(path, "--threshold", 0)
 
     assert (code, err) == (1, "")
-    assert "wide.mp4: OpenCV draws no video of 9000 x 16 px; its detections are written" in out
+    assert "wide.mp4: OpenCV writes no .mp4 of 9000 x 16 px; the detections are written" in out
     assert len(results()["predictions"]) == 2
     assert drawn() == []
 

@@ -10,6 +10,10 @@ from predict_toys import Pretended, drawn, picture, results, write_video
 
 import d2pd
 from d2pd import cli
+from d2pd.inference.detections import Detections
+from d2pd.inference.predict.drawings import Drawings
+from d2pd.inference.predict.pairing import Source
+from d2pd.inference.predict.pipeline import Shot
 
 
 @pytest.fixture
@@ -343,3 +347,22 @@ def test_weights_that_are_not_there_are_told(predict):
 
     assert (code, err.count("\n")) == (2, 1)
     assert "none.pth" in err
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_a_picture_that_its_format_cannot_hold_is_told(tmp_path, monkeypatch, suffix):
+    source = Source((f"wide{suffix}",), f"wide{suffix}")
+    image = np.zeros((2, 3, 3), np.uint8)
+    nothing = np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64)
+    drawings = Drawings({source: tmp_path / f"wide{suffix}"}, 1)
+    # As OpenCV answers for a JPEG of more than 65,500 px.
+    monkeypatch.setattr(cv2, "imencode", lambda *_: (False, ()))
+
+    drawings.add(Shot(source, image), Detections(*nothing, ("person",), image))
+
+    assert drawings.num_pictures == 0
+    assert drawings.troubles == [
+        f"{tmp_path}/wide{suffix}: OpenCV writes no {suffix} of 3 x 2 px; "
+        "the detections are written"
+    ]
+    assert [*tmp_path.iterdir()] == []

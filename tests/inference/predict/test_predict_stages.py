@@ -2,32 +2,18 @@
 
 import threading
 import time
-from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from d2pd.inference.predict.overlap import THREAD_NAME, Overlap, in_batches
+from d2pd.inference.predict.overlap import THREAD_NAME, Overlap
 from d2pd.inference.predict.stage_times import StageTimes
 from d2pd.inference.predict.video import FrameClock
 
 
 def no_thread_is_left():
     return THREAD_NAME not in [thread.name for thread in threading.enumerate()]
-
-
-@given(st.lists(st.integers(0, 2), max_size=30), st.integers(1, 6))
-def test_batches_keep_the_order_share_a_key_and_are_as_full_as_can_be(keys, size):
-    items = [*enumerate(keys)]
-
-    batches = [*in_batches(items, lambda item: item[1], size)]
-
-    assert [item for batch in batches for item in batch] == items
-    assert all(len({key for _, key in batch}) == 1 for batch in batches)
-    assert all(1 <= len(batch) <= size for batch in batches)
-    for batch, following in pairwise(batches):
-        assert len(batch) == size or batch[0][1] != following[0][1]
 
 
 def test_stages_in_a_row_give_all_items_in_order():
@@ -150,6 +136,23 @@ def test_times_are_those_of_the_images_after_the_first_ones(monkeypatch):
     assert times.is_warm
     assert times.of_stage("model") == pytest.approx(1.5)
     assert times.seconds_an_image == pytest.approx(1.5)
+
+
+def test_what_is_timed_is_closed_although_someone_else_holds_it():
+    closed = []
+
+    def endless():
+        try:
+            while True:
+                yield 1
+        finally:
+            closed.append(True)
+
+    items = endless()
+    timed = StageTimes(warm_up=0).measure_each("read", items)
+    assert next(timed) == 1
+    timed.close()
+    assert closed == [True]
 
 
 def test_of_few_images_all_count(monkeypatch):

@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -162,3 +163,21 @@ def test_memory_stays_bounded_where_drawing_is_slower_than_reading(
     assert len(taken) == 60
     # Two queues of three, a batch in the model, and what each stage and the end hold.
     assert 3 < most[0] <= 2 * 3 + 2 * 2 + 2
+
+
+def test_a_stop_at_once_leaves_nothing_half_made(pretended, predict, video, monkeypatch):
+    take, taken = Run._take, []
+
+    def take_some(self, seen, files):
+        take(self, seen, files)
+        taken.append(1)
+        if len(taken) == 5:
+            assert [*Path("output/predict").glob(".*.part.mp4")]
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Run, "_take", take_some)
+
+    assert predict(video)[0] == 130
+
+    assert [*Path("output/predict").iterdir()] == []
+    assert no_thread_is_left()
