@@ -179,7 +179,10 @@ def _config_of_tree(tree: Any, source: str, opts: Sequence[str]) -> CfgNode:
         ) from None
     _complete_register(cfg, opts)
     _merge_opts(cfg, list(opts))
-    check_config(cfg)
+    try:
+        check_config(cfg)
+    except ConfigError as error:
+        raise ConfigError(f"{source}: its configuration: {error}") from None
     return cfg
 
 

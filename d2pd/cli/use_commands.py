@@ -53,7 +53,11 @@ def _add_predict(predict: argparse.ArgumentParser) -> None:
         help="least score of what is written and drawn (%(default)s)",
     )
     predict.add_argument(
-        "--stride", type=count, default=1, metavar="N", help="every Nth frame of a video"
+        "--stride",
+        type=count,
+        default=1,
+        metavar="N",
+        help="every Nth frame of a video (%(default)s)",
     )
     predict.add_argument(
         "--batch", type=count, default=1, metavar="N", help="images computed together (%(default)s)"
@@ -78,7 +82,8 @@ def _add_ways_to_look(predict: argparse.ArgumentParser) -> None:
         type=numbers,
         default=[1.0],
         metavar="FACTORS",
-        help="such as 1,1.5: look at these sizes, and fuse; 1 is that of the configuration",
+        help="such as 1,1.5: look at these sizes, and fuse; 1, the default, is that of the "
+        "configuration",
     )
 
 

@@ -120,6 +120,7 @@ class _DrawnVideo:
         code = cv2.VideoWriter.fourcc(*CODEC)
         self._writer = cv2.VideoWriter(str(self._partial), code, fps, self.size)
         self._is_open = self._writer.isOpened()
+        self._num_frames = 0
 
     def add(self, picture: np.ndarray) -> None:
         if not self._is_open:
@@ -131,6 +132,7 @@ class _DrawnVideo:
         else:  # some videos change their size
             picture = cv2.resize(picture, self.size)
         self._writer.write(picture)
+        self._num_frames += 1
 
     def drop(self) -> None:
         self._writer.release()
@@ -142,6 +144,7 @@ class _DrawnVideo:
             self.drop()
             return False
         self._writer.release()
+        self._check_whole()
         try:
             os.replace(self._partial, self.target)
         except OSError as error:
@@ -150,3 +153,15 @@ class _DrawnVideo:
                 "another folder"
             ) from error
         return True
+
+    def _check_whole(self) -> None:
+        """Count the frames, as OpenCV says nothing of those that a full disk has refused."""
+        capture = cv2.VideoCapture(str(self._partial))
+        found = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
+        capture.release()
+        if found < self._num_frames:
+            self._partial.unlink(missing_ok=True)
+            raise UserError(
+                f"cannot write {self.target}: {found} of {self._num_frames} frames arrived; make "
+                "room there, or choose another folder"
+            )

@@ -6,6 +6,7 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from predict_toys import (
@@ -227,3 +228,32 @@ def test_a_video_that_is_cut_off_says_where(pretended, predict, tmp_path):
     assert 20 < num_seen < 40
     assert f"cut.avi: ended after {num_seen} of the 60 frames its file states" in out
     assert len(read_video(Path("output/predict/cut.mp4"))) == num_seen
+
+
+def test_drawn_video_that_did_not_arrive_whole_is_no_video(pretended, predict, monkeypatch):
+    """A full disk takes part of it, and OpenCV says nothing."""
+    source = write_video(Path("street.mp4"), 20)
+
+    class FullDisk:
+        def __init__(self, path, *arguments):
+            self._path, self._writer = Path(path), WRITER(path, *arguments)
+
+        def __getattr__(self, name):
+            return getattr(self._writer, name)
+
+        def release(self):
+            self._writer.release()
+            self._path.write_bytes(self._path.read_bytes()[:500])
+
+        fourcc = staticmethod(cv2.VideoWriter.fourcc)
+
+    WRITER = cv2.VideoWriter
+    monkeypatch.setattr("d2pd.inference.predict.drawings.cv2.VideoWriter", FullDisk)
+
+    code, _, err = predict(source, "--output", "found")
+
+    assert code == 2
+    assert "street.mp4: 0 of 20 frames arrived; make room there" in err
+    assert "what was found so far is in found" in err
+    names = {path.name for path in Path("found").iterdir()}
+    assert names == {"detections.json", "detections.csv", "detections.txt"}
