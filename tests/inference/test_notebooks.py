@@ -185,6 +185,7 @@ def test_after_a_disconnect_running_all_cells_again_goes_on_and_after_the_end_sh
     assert {path: path.stat().st_mtime_ns for path in mirror.glob("model_*.pth")} == before
 
 
+@pytest.mark.slow
 def test_a_mistake_in_the_parameters_is_one_line_in_the_notebook(colab):
     cell_of(colab, "parameters").source += "options.learning_rte = 0.1\n"
 

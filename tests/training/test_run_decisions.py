@@ -151,7 +151,7 @@ def test_best_model_is_what_it_claims_to_be(opts, tmp_path, monkeypatch):
     run_main(tmp_path / "run", [*opts, *learning])
 
     best = read(tmp_path / "run/model_best.pth")
-    assert set(best) == {"model", "metric", "iteration", "config"}
+    assert set(best) == {"model", "metric", "iteration", "config", "run"}
     values = {row["iteration"]: row["bbox/AP"] for row in rows(tmp_path / "run")}
     value = max(values.values())
     assert value > 0

@@ -19,7 +19,7 @@ from d2pd.inference.predictor import load
 from d2pd.modeling.build import ListedCore
 
 GRAPHS = [
-    pytest.param("tiny_ssd_run", "onnx"),
+    pytest.param("tiny_ssd_run", "onnx", marks=pytest.mark.slow),
     pytest.param("tiny_ssd_run", "torch_export", marks=pytest.mark.slow),
     pytest.param("tiny_ssd_run", "torchscript"),
     pytest.param("tiny_run", "onnx", marks=pytest.mark.slow),
@@ -81,6 +81,7 @@ def noise(shape=(120, 160)):
     return np.random.default_rng(7).integers(0, 255, (*shape, 3), dtype=np.uint8)
 
 
+@pytest.mark.slow
 def test_a_file_runs_without_d2pd_and_says_what_it_takes(tiny_run, tmp_path):
     path = tmp_path / "m.pt2"
     export(tiny_run, "--format", "torchscript", "--output", path)
