@@ -15,8 +15,8 @@ D2_VENV := .venv-detectron2
 
 help:
 	@echo 'make demo             draw pictures, train a detector on them, evaluate it (CPU: minutes)'
-	@echo 'make test             lint, types, the quick tests with coverage'
-	@echo 'make test-all         the same with the slow tests: the demo, a few steps of each config'
+	@echo 'make test             lint, types, the quick tests'
+	@echo 'make test-all         the same with the slow tests and coverage: the demo, a few steps of each config'
 	@echo 'make lint             lint and types only'
 	@echo 'make record-contract  record what Detectron2 does (builds it: minutes)'
 	@echo 'make clean            remove the environments and caches; datasets/ and output/ stay'
@@ -26,7 +26,7 @@ demo: $(VENV)/.installed
 		$(if $(wildcard output/demo/last_checkpoint),--resume,--overwrite) OUTPUT_DIR output/demo
 
 test: lint
-	$(BIN)/python -m pytest -n auto --cov=d2pd --cov-report=term
+	$(BIN)/python -m pytest -n auto
 
 test-all: lint
 	$(BIN)/python -m pytest -n auto -m '' --cov=d2pd --cov-report=term
