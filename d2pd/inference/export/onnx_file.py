@@ -115,14 +115,7 @@ def _suppression_op() -> Any:
         return suppress_jointly(boxes, scores, groups, is_candidate, iou_threshold)
 
     @suppress.register_fake
-    def _(
-        boxes: Tensor,
-        scores: Tensor,
-        groups: Tensor,
-        is_candidate: Tensor,
-        iou_threshold: float,
-        num_groups: int,
-    ) -> Tensor:
+    def _(boxes: Tensor, scores: Tensor, groups: Tensor, is_candidate: Tensor, *_: Any) -> Tensor:
         return torch.empty_like(is_candidate)
 
     return suppress
