@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from contract_detector import ALL_SAMPLED, image, inputs, tiny
+from contract_detector import ALL_SAMPLED, image, inputs, tiny, waves
 from contract_recording import Contract
 from torch import Tensor, nn
 
@@ -103,6 +103,21 @@ def test_proposals(contract: Contract, cfg: CfgNode, nms_thresh: float) -> None:
         rtol=1e-3,
         atol=1e-2,
     )
+
+
+def test_regions_of_all_sizes(contract: Contract, cfg: CfgNode) -> None:
+    """Each is pooled from the map that its size stands for; 112, 224 and 448 px are the bounds."""
+    pooler = tiny(cfg).roi_heads.box_pooler
+    maps = [
+        waves(2 * side * side, f"p{level}").float().reshape(1, 2, side, side)
+        for level, side in zip((2, 3, 4, 5), (160, 80, 40, 20), strict=True)
+    ]
+    sides = [6.0, 30.5, 111.9, 112.1, 150.0, 223.9, 224.1, 300.0, 447.0, 449.0, 600.0]
+    boxes = [[5.25, 7.5, 5.25 + side, 7.5 + side] for side in sides]
+    boxes.append([-20.0, -10.0, 90.0, 130.0])
+    pooled = pooler(maps, [Boxes(torch.tensor(boxes))])
+    assert pooled.shape == (len(boxes), 2, 7, 7)
+    contract({"pooled": pooled[:, :, ::3, ::3]}, rtol=1e-3, atol=1e-5)
 
 
 def test_predictions_of_huge_boxes(contract: Contract, cfg: CfgNode) -> None:
