@@ -350,3 +350,20 @@ def differences_of_found(ours: Found, reference: Found) -> dict[str, float]:
 def beyond_bars(differences: dict[str, float]) -> dict[str, float]:
     """Return the differences that are not below their bar; NaN is below none."""
     return {name: value for name, value in differences.items() if not value < BARS[name]}
+
+
+NARROW = {
+    "MODEL.RESNETS.DEPTH": 50,
+    "MODEL.RESNETS.STEM_OUT_CHANNELS": 8,
+    "MODEL.RESNETS.RES2_OUT_CHANNELS": 16,
+    "MODEL.RESNETS.WIDTH_PER_GROUP": 4,
+    "MODEL.FPN.OUT_CHANNELS": 16,
+    "MODEL.ROI_BOX_HEAD.FC_DIM": 32,
+}
+"""Layers so narrow that a checkpoint has 2 MB."""
+
+
+def batch_of(iteration: int, num_classes: int, engine: Engine):
+    """Return the batch of an iteration: those with labels in turn."""
+    labelled = ("odd_sizes", "three_images")
+    return make_inputs(labelled[iteration % 2], num_classes, engine)
