@@ -278,7 +278,8 @@ def detect(model, inputs) -> Found:
         [features[name] for name in heads.box_in_features],
         [each.proposal_boxes for each in proposals],
     )
-    found = Found(features, pooled, heads.box_head(pooled))
+    first_head = heads.box_head[0] if isinstance(heads.box_head, nn.ModuleList) else heads.box_head
+    found = Found(features, pooled, first_head(pooled))
     for each in proposals:
         found.proposals.append((each.proposal_boxes.tensor, each.objectness_logits))
     for each in (result["instances"] for result in model(inputs)):
