@@ -87,7 +87,10 @@ class CascadeROIHeads(StandardROIHeads):
                 proposals = _next_proposals(boxes, proposals)
             predictions = predictor(head(self._pool(features, proposals)))
             boxes = predictor.predict_boxes(predictions, proposals)
-            scores.append(predictor.predict_probs(predictions, proposals))
+            probabilities = predictor.predict_probs(predictions, proposals)
+            scores.append(
+                [_nan_where_lost(*pair) for pair in zip(probabilities, boxes, strict=True)]
+            )
         share = 1.0 / len(scores)
         means = [sum(of_image[1:], of_image[0]) * share for of_image in zip(*scores, strict=True)]
         return predictor.choose(boxes, means, proposals)[0]
@@ -154,11 +157,18 @@ def _next_training_proposals(
     return following
 
 
+def _nan_where_lost(scores: Tensor, boxes: Tensor) -> Tensor:
+    """Make the scores (R, K + 1) of boxes (R, 4) that are not finite NaN: no detection comes of it.
+
+    A later stage would refine the empty box that goes on in its place to a sound-looking one.
+    """
+    return scores.where(boxes.isfinite().all(dim=1, keepdim=True), torch.nan)
+
+
 def _next_proposals(boxes: Sequence[Tensor], proposals: Sequence[Instances]) -> list[Instances]:
     """Clip the boxes of a stage, all of them: the scores of a region are averaged later.
 
-    Boxes that are infinite or NaN go on as empty ones; the scores of their regions mostly are NaN
-    too, and drop out at the end.
+    Boxes that are infinite or NaN go on as empty ones; their scores are NaN from here on.
     """
     following = []
     for of_image, before in zip(boxes, proposals, strict=True):

@@ -106,7 +106,7 @@ class RCNNCore(nn.Module):
         boxes, scores = self._refine(
             features, images, proposals.reshape(-1, 4)[rows], height, width
         )
-        is_finite = boxes.isfinite().all(dim=1) & scores.isfinite().all(dim=1)
+        is_finite = scores.isfinite().all(dim=1)
         count = heads.num_classes
         boxes = boxes.reshape(-1, boxes.shape[1] // 4, 4).expand(-1, count, -1)
         scores = scores[:, :-1].where(is_finite[:, None], 0.0).float()
@@ -138,7 +138,8 @@ class RCNNCore(nn.Module):
         """Send regions (M, 4) of images (M,) through the stages of the heads.
 
         Returns:
-            (M, K * 4) or (M, 4) boxes of the last stage; (M, K + 1) scores, the mean of all.
+            (M, K * 4) or (M, 4) boxes of the last stage; (M, K + 1) scores, the mean of all, NaN
+            where the boxes of any stage are not finite.
         """
         heads = self.model.roi_heads
         maps = [features[name] for name in heads.box_in_features]
@@ -150,5 +151,6 @@ class RCNNCore(nn.Module):
             pooled = heads.box_pooler.pool(maps, torch.cat((images[:, None], regions), dim=1))
             logits, deltas = predictor(head(pooled))
             boxes = predictor.box2box_transform.apply_deltas(deltas, regions)
-            scores.append(F.softmax(logits, dim=-1))
+            is_finite = boxes.isfinite().all(dim=1, keepdim=True)
+            scores.append(F.softmax(logits, dim=-1).where(is_finite, math.nan))
         return boxes, sum(scores[1:], scores[0]) * (1.0 / len(scores))

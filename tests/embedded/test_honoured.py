@@ -61,9 +61,12 @@ def keys_read(monkeypatch):
 
 def test_each_key_is_read_or_refused_or_belongs_to_something_else(keys_read):
     watch, read = keys_read
-    cfg = faster_rcnn_r50()
-    watch(cfg)
-    GeneralizedRCNN(cfg)
+    cfg, cascade = faster_rcnn_r50(), faster_rcnn_r50()
+    cascade.MODEL.ROI_HEADS.NAME = "CascadeROIHeads"
+    cascade.MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG = True
+    for each in (cfg, cascade):
+        watch(each)
+        GeneralizedRCNN(each)
     elsewhere = [*OF_D2PD, *OF_OTHER_COMPONENTS, *(p for ps in SWITCHES.values() for p in ps)]
     silent = [
         key

@@ -5,104 +5,15 @@ engine. Tolerances allow for other builds of torch, not for other arithmetic.
 """
 
 import math
-import zlib
 from typing import Any
 
 import pytest
 import torch
+from contract_detector import ALL_SAMPLED, image, inputs, tiny, waves
 from contract_recording import Contract
-from contract_toys import with_model
 from torch import Tensor, nn
 
-from d2pd.d2 import Boxes, CfgNode, EventStorage, Instances, build_model, get_event_storage
-
-TINY = {
-    "MODEL.RESNETS.DEPTH": 50,
-    "MODEL.RESNETS.STEM_OUT_CHANNELS": 8,
-    "MODEL.RESNETS.RES2_OUT_CHANNELS": 16,
-    "MODEL.RESNETS.WIDTH_PER_GROUP": 4,
-    "MODEL.FPN.OUT_CHANNELS": 8,
-    "MODEL.ROI_BOX_HEAD.FC_DIM": 16,
-    "MODEL.ANCHOR_GENERATOR.SIZES": [[8], [16], [32], [64], [128]],
-    "MODEL.RPN.PRE_NMS_TOPK_TRAIN": 300,
-    "MODEL.RPN.POST_NMS_TOPK_TRAIN": 200,
-    "MODEL.RPN.PRE_NMS_TOPK_TEST": 60,
-    "MODEL.RPN.POST_NMS_TOPK_TEST": 30,
-    "TEST.DETECTIONS_PER_IMAGE": 60,
-}
-
-# Enough places for all anchors and all proposals, so that none is drawn.
-ALL_SAMPLED = {
-    "MODEL.RPN.BATCH_SIZE_PER_IMAGE": 100_000,
-    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": 1_000,
-}
-
-
-def waves(count: int, key: str) -> Tensor:
-    """Return numbers in [-1, 1] that depend on the position and a name alone."""
-    phase = zlib.crc32(key.encode()) % 1000
-    return torch.sin(torch.arange(1, count + 1, dtype=torch.float64) * 12.9898 + phase)
-
-
-# Boxes that stay near their anchors, and scores that are not 0 or 1.
-SMALL = {"anchor_deltas": 0.03, "objectness_logits": 0.2, "bbox_pred": 0.2, "cls_score": 2.0}
-
-
-def fill(model: nn.Module) -> None:
-    """Set all parameters and buffers of a model by formula."""
-    with torch.no_grad():
-        for name, value in model.state_dict().items():
-            if not value.is_floating_point():
-                continue
-            numbers = waves(value.numel(), name).reshape(value.shape)
-            if value.dim() > 1:
-                numbers = numbers * math.sqrt(3.0 / value[0].numel())
-                numbers = numbers * next((SMALL[key] for key in SMALL if key in name), 1.0)
-            elif name.endswith("running_var"):
-                numbers = 1 + 0.2 * numbers
-            elif name.endswith("norm.weight"):
-                numbers = 0.8 + 0.1 * numbers
-            else:
-                numbers = 0.05 * numbers
-            value.copy_(numbers)
-
-
-def tiny(cfg: CfgNode, **settings: Any) -> nn.Module:
-    model = build_model(with_model(cfg, {**TINY, **settings}))
-    fill(model)
-    return model
-
-
-def image(height: int, width: int, key: str) -> Tensor:
-    """Return a smooth uint8 picture, (3, H, W)."""
-    rows = torch.linspace(0, 3, height, dtype=torch.float64)[:, None]
-    columns = torch.linspace(0, 5, width, dtype=torch.float64)
-    phase = zlib.crc32(key.encode()) % 7
-    layers = [torch.sin(rows * (c + 1) + phase) * torch.cos(columns * (c + 2)) for c in range(3)]
-    return (127.5 + 127 * torch.stack(layers)).round().to(torch.uint8)
-
-
-def inputs(*, labels: bool = True) -> list[dict[str, Any]]:
-    """Return two images of different sizes, the second one without an object."""
-    first = {"image": image(60, 90, "a"), "height": 120, "width": 180}
-    second = {"image": image(64, 50, "b"), "height": 64, "width": 50}
-    if labels:
-        corners = [
-            [10, 8, 26, 40],
-            [40, 20, 72, 52],
-            [5, 5, 13, 13],
-            [60, 4, 76, 20],
-            [0, 0, 64, 60],
-        ]
-        first["instances"] = Instances(
-            (60, 90),
-            gt_boxes=Boxes(torch.tensor(corners)),
-            gt_classes=torch.tensor([0, 1, 0, 1, 0]),
-        )
-        second["instances"] = Instances(
-            (64, 50), gt_boxes=Boxes([]), gt_classes=torch.zeros(0, dtype=torch.int64)
-        )
-    return [first, second]
+from d2pd.d2 import Boxes, CfgNode, EventStorage, Instances, get_event_storage
 
 
 def summary(value: Tensor) -> dict[str, Any]:
@@ -192,6 +103,21 @@ def test_proposals(contract: Contract, cfg: CfgNode, nms_thresh: float) -> None:
         rtol=1e-3,
         atol=1e-2,
     )
+
+
+def test_regions_of_all_sizes(contract: Contract, cfg: CfgNode) -> None:
+    """Each is pooled from the map that its size stands for; 112, 224 and 448 px are the bounds."""
+    pooler = tiny(cfg).roi_heads.box_pooler
+    maps = [
+        waves(2 * side * side, f"p{level}").float().reshape(1, 2, side, side)
+        for level, side in zip((2, 3, 4, 5), (160, 80, 40, 20), strict=True)
+    ]
+    sides = [6.0, 30.5, 111.9, 112.1, 150.0, 223.9, 224.1, 300.0, 447.0, 449.0, 600.0]
+    boxes = [[5.25, 7.5, 5.25 + side, 7.5 + side] for side in sides]
+    boxes.append([-20.0, -10.0, 90.0, 130.0])
+    pooled = pooler(maps, [Boxes(torch.tensor(boxes))])
+    assert pooled.shape == (len(boxes), 2, 7, 7)
+    contract({"pooled": pooled[:, :, ::3, ::3]}, rtol=1e-3, atol=1e-5)
 
 
 def test_predictions_of_huge_boxes(contract: Contract, cfg: CfgNode) -> None:

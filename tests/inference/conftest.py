@@ -13,15 +13,22 @@ from d2pd.training.checkpoints.checkpointer import Checkpointer
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = ROOT / "configs" / "quick" / "faster_rcnn_synthetic.yaml"
+QUICK_CASCADE = ROOT / "configs" / "quick" / "cascade_rcnn_synthetic.yaml"
 QUICK_SSD = ROOT / "configs" / "quick" / "ssd_seg_synthetic.yaml"
 NUM_IMAGES = 4
+SMALL = ["INPUT.MIN_SIZE_TEST", 128, "INPUT.MAX_SIZE_TEST", 160]
 
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory) -> Path:
     """An OUTPUT_DIR with config.yaml and weights; its dataset ``tiny_test`` lies beside it."""
-    opts = ["INPUT.MIN_SIZE_TEST", 128, "INPUT.MAX_SIZE_TEST", 160]
-    return make_run(tmp_path_factory.mktemp("tiny"), QUICK, opts)
+    return make_run(tmp_path_factory.mktemp("tiny"), QUICK, SMALL)
+
+
+@pytest.fixture(scope="session")
+def tiny_cascade_run(tmp_path_factory) -> Path:
+    """As ``tiny_run``, of Cascade R-CNN."""
+    return make_run(tmp_path_factory.mktemp("tiny_cascade"), QUICK_CASCADE, SMALL)
 
 
 @pytest.fixture(scope="session")
