@@ -88,7 +88,7 @@ class TorchvisionFeatures(nn.Module):
         """Map images (N, C, H, W) to maps (N, channels, H / stride, W / stride) by name."""
         found = self.body(x)
         return {
-            key: found[key].permute(0, 3, 1, 2).contiguous() if one.is_channels_last else found[key]
+            key: found[key].permute(0, 3, 1, 2) if one.is_channels_last else found[key]
             for key, one in self._maps.items()
         }
 
