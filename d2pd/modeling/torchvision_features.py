@@ -197,7 +197,7 @@ def _map_of(node: str, value: Any) -> FeatureMap | None:
 
 
 def maps_by_level(values: Mapping[str, Any]) -> dict[int, FeatureMap]:
-    """Find the map of each level: the last value of that size, of the outermost modules that have it.
+    """Find the map of each level: the last value of its size that an outermost module has.
 
     So a stage counts, and not what the first layers of the next one make of it.
 
@@ -210,7 +210,8 @@ def maps_by_level(values: Mapping[str, Any]) -> dict[int, FeatureMap]:
         of_level = [one for one in maps if one.level == level]
         depth = min((one.node.count(".") for one in of_level), default=0)
         outermost = [one for one in of_level if one.node.count(".") == depth]
-        found |= {level: one for one in outermost[-1:]}
+        if outermost:
+            found[level] = outermost[-1]
     return found
 
 

@@ -1,4 +1,4 @@
-"""The backbone ``build_torchvision_fpn_backbone``: any classifier of torchvision below a pyramid."""
+"""The backbone ``build_torchvision_fpn_backbone``: a torchvision classifier below a pyramid."""
 
 from itertools import pairwise
 from typing import Any

@@ -95,8 +95,10 @@ def check_scratch(cfg: CfgNode) -> None:
     if "FrozenBN" in cfg.MODEL.RESNETS.NORM and not is_ssd and not is_torchvision:
         cures.append("MODEL.RESNETS.NORM BN (or GN)")
     if cures:
+        is_resnet = not is_ssd and not is_torchvision
+        example = ", as the *_scratch.yaml configs do" if is_resnet else ""
         raise ConfigError(
             "MODEL.WEIGHTS is empty, and frozen layers would keep their random values: set "
-            f"{' and '.join(cures)}{'' if is_ssd or is_torchvision else ', as the *_scratch.yaml configs do'}, or "
+            f"{' and '.join(cures)}{example}, or "
             "give MODEL.WEIGHTS"
         )

@@ -52,7 +52,9 @@ class WeightsFile:
             model_names: Of the model's ``state_dict``. A backbone of torchvision keeps
                 torchvision's names.
         """
-        is_torchvision = any(f"{TORCHVISION_BODY}{name}" in model_names for name in self.untranslated)
+        is_torchvision = any(
+            f"{TORCHVISION_BODY}{name}" in model_names for name in self.untranslated
+        )
         return self.untranslated if is_torchvision else self.state
 
 
