@@ -22,7 +22,7 @@ def register(registry: Any, parts: tuple[Any, Any, Any]) -> None:
     """
     backbone_class, pyramid_class, pool_class = parts
 
-    class TorchvisionBottomUp(TorchvisionFeatures, backbone_class):  # type: ignore[misc]
+    class TorchvisionBottomUp(TorchvisionFeatures, backbone_class):  # type: ignore[misc,valid-type]
         """What the engine knows as a backbone."""
 
     def build_torchvision_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> nn.Module:
@@ -31,7 +31,7 @@ def register(registry: Any, parts: tuple[Any, Any, Any]) -> None:
         pyramid: nn.Module = pyramid_class(
             bottom_up=TorchvisionBottomUp(
                 cfg.MODEL.TORCHVISION.NAME,
-                input_shape.channels,
+                input_shape.channels or 3,
                 features,
                 out_nodes=cfg.MODEL.TORCHVISION.OUT_NODES,
                 freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
