@@ -1,6 +1,5 @@
 """Detectors on a classifier of torchvision: keys, weights, training, both engines."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -158,26 +157,18 @@ def run(tmp_path, output, name, iterations, *flags, size=64):
     small += ["OUTPUT_DIR", str(tmp_path / output), "SOLVER.CHECKPOINT_PERIOD", "10"]
     words = ["--config-file", str(QUICK), *flags, *words_of(name), *draw, *small]
     main(train_parser().parse_args(words))
-    rows = (tmp_path / output / "metrics.json").read_text().splitlines()
-    losses = [row["total_loss"] for row in map(json.loads, rows) if "total_loss" in row]
-    state = torch.load(tmp_path / output / "model_final.pth", weights_only=True)["model"]
-    return losses, state
-
-
-def check_training_and_resume(tmp_path, name):
-    draw_dataset(tmp_path / "synthetic", num_train=6, num_test=2, seed=0)
-    losses, whole = run(tmp_path, "whole", name, 20)
-    assert losses[-1] < losses[0]
-    run(tmp_path, "parts", name, 10)
-    _, resumed = run(tmp_path, "parts", name, 20, "--resume")
-    assert whole.keys() == resumed.keys()
-    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+    return torch.load(tmp_path / output / "model_final.pth", weights_only=True)["model"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", "swin_t"])
-def test_it_learns_and_a_resumed_run_ends_where_an_unbroken_one_does(tmp_path, name):
-    check_training_and_resume(tmp_path, name)
+def test_a_resumed_run_ends_where_an_unbroken_one_does(tmp_path, name):
+    draw_dataset(tmp_path / "synthetic", num_train=6, num_test=2, seed=0)
+    whole = run(tmp_path, "whole", name, 20)
+    run(tmp_path, "parts", name, 10)
+    resumed = run(tmp_path, "parts", name, 20, "--resume")
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
 
 
 def labelled_images(sizes):
