@@ -71,6 +71,13 @@ def add_d2pd_config(cfg: CfgNode) -> None:
     cfg.SOLVER.ACCUMULATE = 1  # parts that a batch is divided into, to save memory
     cfg.SOLVER.AMP.PRECISION = "fp16"  # fp16 | bf16, where SOLVER.AMP.ENABLED
     cfg.DETERMINISTIC = False  # on a GPU: the same bits each time, at a cost
+    cfg.MODEL.TORCHVISION = CfgNode(
+        {
+            "NAME": "swin_t",  # of BACKBONE.NAME build_torchvision_fpn_backbone: any classifier
+            "OUT_NODES": [],  # of its maps, one for each stride; empty: found
+            "FREEZE_NORM": False,  # batch norm keeps its weights and statistics
+        }
+    )
     _add_augmentation_config(cfg)
     _add_ssd_config(cfg)
     _add_loop_config(cfg)

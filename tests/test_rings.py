@@ -89,6 +89,7 @@ PURE = (
     "d2pd.modeling.ssd_core",
     "d2pd.modeling.backbones",
     "d2pd.modeling.heads",
+    "d2pd.modeling.torchvision_features",
     "d2pd.modeling.network",
     "d2pd.modeling.box_coding",
     "d2pd.modeling.losses",

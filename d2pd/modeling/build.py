@@ -9,13 +9,14 @@ from d2pd import d2
 from d2pd.config_words import one_line
 from d2pd.d2 import CfgNode
 from d2pd.errors import ConfigError
-from d2pd.modeling import ssd_seg  # registers SSDSeg
+from d2pd.modeling import ssd_seg, torchvision_fpn  # both register themselves
 from d2pd.modeling.batch_detections import BatchDetections
 from d2pd.modeling.rcnn_core import RCNNCore
 from d2pd.modeling.ssd_core import SSDCore
 
 RGB = ("red", "green", "blue")
 SSD_SEG = ssd_seg.SSDSeg.__name__
+TORCHVISION_FPN = torchvision_fpn.NAME
 HEADS = {SSD_SEG: "SSD", "RetinaNet": "RETINANET"}
 """Group below MODEL that says which detections a model gives; of all others it is ROI_HEADS."""
 
