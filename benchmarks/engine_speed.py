@@ -7,8 +7,8 @@ to the same size itself) with as many proposals.
 
 import argparse
 import importlib.util
-from contextlib import ExitStack
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
