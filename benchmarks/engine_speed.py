@@ -6,6 +6,7 @@ to the same size itself) with as many proposals.
 """
 
 import argparse
+import copy
 import importlib.util
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -25,6 +26,7 @@ from d2pd.data.loader import build_train_dataset, first_samples
 
 CONFIG = "configs/faster_rcnn_kaist.yaml"
 OURS, AGAIN, THEIRS, TORCHVISION = "embedded", "embedded, once more", "Detectron2", "torchvision"
+LAST = "embedded, channels-last"
 TRAINING, DETECTION = "training step", "detection"
 SIZE = (512, 640)  # px, of what the network gets
 
@@ -62,7 +64,11 @@ def measure(args: argparse.Namespace, cfg: CfgNode, batches: Sequence[list[Sampl
         for other in (THEIRS, TORCHVISION)
         if other in models
     ]
-    pairs += [(f"{AGAIN}: {work}", f"{OURS}: {work}") for work in (TRAINING, DETECTION)]
+    pairs += [
+        (f"{name}: {work}", f"{OURS}: {work}")
+        for name in (LAST, AGAIN)
+        for work in (TRAINING, DETECTION)
+    ]
     height, width = args.size
     report(
         args,
@@ -101,6 +107,7 @@ def build_models(
     calibrate(ours, batch)
     models: dict[str, tuple[nn.Module, Callable[[list[Sample]], Any]]] = {
         OURS: (ours, as_embedded),
+        LAST: (copy.deepcopy(ours).to(memory_format=torch.channels_last), as_embedded),
         TORCHVISION: (build_torchvision(cfg), lambda batch: as_torchvision(batch, cfg)),
     }
     if has_detectron2():
