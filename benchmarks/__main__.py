@@ -120,7 +120,14 @@ def draw(found: dict[str, Any], path: Path) -> None:
             [row["low"], row["high"]], [place] * 2, color=colours[name], linewidth=4, alpha=0.4
         )
         axes.plot(row["ratio"], place, "o", color=colours[name], markersize=5)
-        axes.annotate(f" {row['ratio']:.3g}", (row["high"], place), va="center", fontsize=7)
+        axes.annotate(
+            f"{row['ratio']:.3g}",
+            (row["high"], place),
+            xytext=(6, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=7,
+        )
     labels = [f"{name}: {row['variant']}  /  {row['against']}" for name, row in rows]
     axes.set_yticks(range(len(rows)), labels, fontsize=7)
     axes.invert_yaxis()
