@@ -206,7 +206,12 @@ class FastRCNNOutputLayers(nn.Module):
     ) -> tuple[list[Instances], list[Tensor]]:
         """Detections of each image, see ``fast_rcnn_inference_single_image``."""
         boxes = self.predict_boxes(predictions, proposals)
-        scores = self.predict_probs(predictions, proposals)
+        return self.choose(boxes, self.predict_probs(predictions, proposals), proposals)
+
+    def choose(
+        self, boxes: Sequence[Tensor], scores: Sequence[Tensor], proposals: Sequence[Instances]
+    ) -> tuple[list[Instances], list[Tensor]]:
+        """Detections of each image, of boxes and probabilities as the methods below give them."""
         per_image = [
             fast_rcnn_inference_single_image(
                 image_boxes,

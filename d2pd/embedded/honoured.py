@@ -28,7 +28,6 @@ SWITCHES: dict[str, tuple[str, ...]] = {
 # Read only by a component that is not built in; choosing it fails where it is looked up by name.
 OF_OTHER_COMPONENTS = (
     "MODEL.ANCHOR_GENERATOR.ANGLES",
-    "MODEL.ROI_BOX_CASCADE_HEAD.",
     "MODEL.SEM_SEG_HEAD.",
     "MODEL.PANOPTIC_FPN.",
     "MODEL.RETINANET.",

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from d2pd.embedded import fpn  # noqa: F401  registers the backbones
 from d2pd.embedded.backbone import Backbone, build_backbone
 from d2pd.embedded.build import META_ARCH_REGISTRY
+from d2pd.embedded.build_roi_heads import build_roi_heads
 from d2pd.embedded.configurable import configurable
 from d2pd.embedded.image_list import ImageList
 from d2pd.embedded.instances import Instances
 from d2pd.embedded.postprocessing import detector_postprocess
-from d2pd.embedded.roi_heads import build_roi_heads
 from d2pd.embedded.rpn import build_proposal_generator
 
 
@@ -28,8 +28,9 @@ class GeneralizedRCNN(nn.Module):
     ``height`` and ``width``, the size that detections are scaled to.
 
     In training it returns a dict of losses: ``loss_rpn_cls``, ``loss_rpn_loc``, ``loss_cls``,
-    ``loss_box_reg``. In inference it returns a list with ``{"instances": Instances}`` for each
-    image: ``pred_boxes``, ``scores``, ``pred_classes``, best first.
+    ``loss_box_reg``, the last two for each stage where there are several. In inference it returns a
+    list with ``{"instances": Instances}`` for each image: ``pred_boxes``, ``scores``,
+    ``pred_classes``, best first.
     """
 
     @configurable

@@ -65,29 +65,33 @@ class StandardROIHeads(nn.Module):
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict[str, Any]:
         """Read ``MODEL.ROI_HEADS`` and ``MODEL.ROI_BOX_HEAD``."""
-        heads, head = cfg.MODEL.ROI_HEADS, cfg.MODEL.ROI_BOX_HEAD
-        channels = {input_shape[name].channels for name in heads.IN_FEATURES}
-        if len(channels) != 1:
-            raise ConfigError(f"MODEL.ROI_HEADS.IN_FEATURES differ in channels: {channels}")
-        pooler = ROIPooler(
-            output_size=head.POOLER_RESOLUTION,
-            scales=[1.0 / (input_shape[name].stride or 1) for name in heads.IN_FEATURES],
-            sampling_ratio=head.POOLER_SAMPLING_RATIO,
-            pooler_type=head.POOLER_TYPE,
-        )
-        side = head.POOLER_RESOLUTION
-        box_head = build_box_head(cfg, ShapeSpec(channels=channels.pop(), height=side, width=side))
+        heads = cfg.MODEL.ROI_HEADS
+        pooler, pooled_shape = build_box_pooler(cfg, input_shape)
         return {
             "num_classes": heads.NUM_CLASSES,
             "batch_size_per_image": heads.BATCH_SIZE_PER_IMAGE,
             "positive_fraction": heads.POSITIVE_FRACTION,
-            "proposal_matcher": Matcher(heads.IOU_THRESHOLDS, heads.IOU_LABELS),
             "proposal_append_gt": heads.PROPOSAL_APPEND_GT,
             "box_in_features": heads.IN_FEATURES,
             "box_pooler": pooler,
+            **cls._of_stages(cfg, pooled_shape),
+        }
+
+    @classmethod
+    def _of_stages(cls, cfg: CfgNode, pooled_shape: ShapeSpec) -> dict[str, Any]:
+        box_head = build_box_head(cfg, pooled_shape)
+        return {
+            "proposal_matcher": Matcher(
+                cfg.MODEL.ROI_HEADS.IOU_THRESHOLDS, cfg.MODEL.ROI_HEADS.IOU_LABELS
+            ),
             "box_head": box_head,
             "box_predictor": FastRCNNOutputLayers(cfg, box_head.output_shape),
         }
+
+    @property
+    def stages(self) -> list[tuple[nn.Module, FastRCNNOutputLayers]]:
+        """Head and predictor of each stage, here of the only one."""
+        return [(self.box_head, self.box_predictor)]
 
     def forward(
         self,
@@ -112,20 +116,25 @@ class StandardROIHeads(nn.Module):
             ValueError: If labels are missing in training.
         """
         if not self.training:
-            return self.box_predictor.inference(self._predict(features, proposals), proposals)[
-                0
-            ], {}
+            return self._detect(features, proposals), {}
         if targets is None:
             raise ValueError("The RoI heads need 'instances' with labels in training.")
         sampled = self.label_and_sample_proposals(proposals, targets)
-        return sampled, self.box_predictor.losses(self._predict(features, sampled), sampled)
+        return sampled, self._losses(features, sampled, targets)
 
-    def _predict(
-        self, features: dict[str, Tensor], proposals: list[Instances]
-    ) -> tuple[Tensor, Tensor]:
+    def _detect(self, features: dict[str, Tensor], proposals: list[Instances]) -> list[Instances]:
+        predictions = self.box_predictor(self.box_head(self._pool(features, proposals)))
+        return self.box_predictor.inference(predictions, proposals)[0]
+
+    def _losses(
+        self, features: dict[str, Tensor], sampled: list[Instances], targets: list[Instances]
+    ) -> dict[str, Tensor]:
+        predictions = self.box_predictor(self.box_head(self._pool(features, sampled)))
+        return self.box_predictor.losses(predictions, sampled)
+
+    def _pool(self, features: dict[str, Tensor], proposals: list[Instances]) -> Tensor:
         maps = [features[name] for name in self.box_in_features]
-        pooled = self.box_pooler(maps, [each.proposal_boxes for each in proposals])
-        return self.box_predictor(self.box_head(pooled))
+        return self.box_pooler(maps, [each.proposal_boxes for each in proposals])
 
     @torch.no_grad()
     def label_and_sample_proposals(
@@ -174,20 +183,23 @@ class StandardROIHeads(nn.Module):
         return sampled
 
 
-def build_roi_heads(cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> StandardROIHeads:
-    """Build the second stage over feature maps of these shapes.
+def build_box_pooler(
+    cfg: CfgNode, input_shape: dict[str, ShapeSpec]
+) -> tuple[ROIPooler, ShapeSpec]:
+    """Build what pools from ``MODEL.ROI_HEADS.IN_FEATURES``; also return the shape it gives.
 
     Raises:
-        ConfigError: If ``MODEL.ROI_HEADS.NAME`` is another, or a feature map is missing.
+        ConfigError: If these feature maps differ in channels.
     """
-    name = cfg.MODEL.ROI_HEADS.NAME
-    if name != StandardROIHeads.__name__:
-        raise ConfigError(
-            f"MODEL.ROI_HEADS.NAME is '{name}', the embedded engine has 'StandardROIHeads'"
-        )
-    missing = [name for name in cfg.MODEL.ROI_HEADS.IN_FEATURES if name not in input_shape]
-    if missing:
-        raise ConfigError(
-            f"MODEL.ROI_HEADS.IN_FEATURES asks for {missing}, the backbone has {list(input_shape)}"
-        )
-    return StandardROIHeads(cfg, input_shape)
+    names, head = cfg.MODEL.ROI_HEADS.IN_FEATURES, cfg.MODEL.ROI_BOX_HEAD
+    channels = {input_shape[name].channels for name in names}
+    if len(channels) != 1:
+        raise ConfigError(f"MODEL.ROI_HEADS.IN_FEATURES differ in channels: {channels}")
+    pooler = ROIPooler(
+        output_size=head.POOLER_RESOLUTION,
+        scales=[1.0 / (input_shape[name].stride or 1) for name in names],
+        sampling_ratio=head.POOLER_SAMPLING_RATIO,
+        pooler_type=head.POOLER_TYPE,
+    )
+    side = head.POOLER_RESOLUTION
+    return pooler, ShapeSpec(channels=channels.pop(), height=side, width=side)

@@ -100,15 +100,12 @@ class RCNNCore(nn.Module):
     ) -> BatchDetections:
         """Classify and refine proposals (N, R, 4)."""
         heads = self.model.roi_heads
-        predictor = heads.box_predictor
         num_images, room = is_proposal.shape
         rows = is_proposal.flatten().nonzero().squeeze(1)
         images = (rows // room).to(proposals.dtype)
-        regions = torch.cat((images[:, None], proposals.reshape(-1, 4)[rows]), dim=1)
-        pooled = heads.box_pooler.pool([features[name] for name in heads.box_in_features], regions)
-        logits, deltas = predictor(heads.box_head(pooled))
-        boxes = predictor.box2box_transform.apply_deltas(deltas, regions[:, 1:])
-        scores = F.softmax(logits, dim=-1)
+        boxes, scores = self._refine(
+            features, images, proposals.reshape(-1, 4)[rows], height, width
+        )
         is_finite = boxes.isfinite().all(dim=1) & scores.isfinite().all(dim=1)
         count = heads.num_classes
         boxes = boxes.reshape(-1, boxes.shape[1] // 4, 4).expand(-1, count, -1)
@@ -123,8 +120,35 @@ class RCNNCore(nn.Module):
         all_boxes = clip_boxes(of_all(boxes), height, width)
         all_scores = of_all(scores)
         classes = torch.arange(count, device=rows.device).repeat(room).expand(num_images, -1)
+        _, predictor = heads.stages[-1]
         is_candidate = all_scores > predictor.test_score_thresh
         is_kept = self.suppress(
             all_boxes, all_scores, classes, is_candidate, predictor.test_nms_thresh
         )
         return best_kept(all_boxes, all_scores, classes, is_kept, predictor.test_topk_per_image)
+
+    def _refine(
+        self,
+        features: dict[str, Tensor],
+        images: Tensor,
+        regions: Tensor,
+        height: int,
+        width: int,
+    ) -> tuple[Tensor, Tensor]:
+        """Send regions (M, 4) of images (M,) through the stages of the heads.
+
+        Returns:
+            (M, K * 4) or (M, 4) boxes of the last stage; (M, K + 1) scores, the mean of all.
+        """
+        heads = self.model.roi_heads
+        maps = [features[name] for name in heads.box_in_features]
+        scores: list[Tensor] = []
+        boxes = regions
+        for head, predictor in heads.stages:
+            if scores:  # as CascadeROIHeads goes on
+                regions = clip_boxes(boxes.nan_to_num(0.0, 0.0, 0.0), height, width)
+            pooled = heads.box_pooler.pool(maps, torch.cat((images[:, None], regions), dim=1))
+            logits, deltas = predictor(head(pooled))
+            boxes = predictor.box2box_transform.apply_deltas(deltas, regions)
+            scores.append(F.softmax(logits, dim=-1))
+        return boxes, sum(scores[1:], scores[0]) * (1.0 / len(scores))
