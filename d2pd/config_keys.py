@@ -57,6 +57,7 @@ def add_d2pd_config(cfg: CfgNode) -> None:
     """
     cfg.SEED = SEED
     cfg.MODEL.DEVICE = "auto"  # auto | cpu | cuda | cuda:N; auto takes a GPU where there is one
+    cfg.MODEL.CHANNELS_LAST = False  # layout of pixels; maybe quicker, rounded otherwise
     cfg.DATASETS.ROOT = ""  # empty: $D2PD_DATASETS, else the folder "datasets"
     cfg.DATASETS.REGISTER = CfgNode(new_allowed=True)
     cfg.DATASETS.FINAL_TEST = ()  # evaluated once, when training is over; never to choose by

@@ -98,6 +98,7 @@ of the samples depend on more than (seed, k).
 """
 
 SSD_HONOURS = (
+    "MODEL.CHANNELS_LAST",
     "MODEL.DEVICE",
     "MODEL.META_ARCHITECTURE",
     "MODEL.WEIGHTS",

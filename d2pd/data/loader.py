@@ -169,6 +169,7 @@ def build_train_loader(cfg: CfgNode) -> TrainingLoader:
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         collate_fn=_as_list,
         worker_init_fn=_calm_worker,
+        pin_memory=_goes_to_gpu(cfg),
     )
     return TrainingLoader(loader, dataset, total)
 
@@ -277,6 +278,11 @@ def _mapper_without_chance(
         seed=0,
         min_box_size=min_box_size,
     )
+
+
+def _goes_to_gpu(cfg: CfgNode) -> bool:
+    """Tell whether batches are copied to a GPU: from pinned memory that goes on beside its work."""
+    return str(cfg.MODEL.DEVICE).startswith("cuda")
 
 
 def _as_list(items: list[Sample | UserError]) -> list[Sample | UserError]:

@@ -45,7 +45,8 @@ class FrozenBatchNorm2d(nn.Module):
         # F.batch_norm would keep memory for gradients of weight and bias, which nobody wants.
         scale = self.weight * (self.running_var + self.eps).rsqrt()
         shift = self.bias - self.running_mean * scale
-        return x * scale.view(1, -1, 1, 1).to(x.dtype) + shift.view(1, -1, 1, 1).to(x.dtype)
+        scaled = x * scale.view(1, -1, 1, 1).to(x.dtype)
+        return scaled.add_(shift.view(1, -1, 1, 1).to(x.dtype))
 
     def _load_from_state_dict(
         self,

@@ -126,8 +126,8 @@ class FPN(Backbone):
         return dict(zip(self._out_features, finer_to_coarser, strict=True))
 
     def _merge(self, lateral: Tensor, coarser: Tensor) -> Tensor:
-        merged = lateral + F.interpolate(coarser, scale_factor=2.0, mode="nearest")
-        return merged / 2 if self._averages else merged
+        merged = lateral.add_(F.interpolate(coarser, scale_factor=2.0, mode="nearest"))
+        return merged.div_(2) if self._averages else merged
 
 
 @BACKBONE_REGISTRY.register()

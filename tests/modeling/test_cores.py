@@ -179,3 +179,20 @@ def test_classes_and_least_score_are_those_of_the_head_that_the_model_has(
     cfg.MODEL.SSD.SCORE_THRESH_TEST = 0.3
     assert num_classes_of(cfg) == count
     assert score_floor_of(cfg) == (f"MODEL.{head}.SCORE_THRESH_TEST", floor)
+
+
+@pytest.mark.parametrize("which", [RCNN, SSD])
+def test_channels_last_is_a_layout_of_the_same_numbers(which):
+    layout = ["MODEL.CHANNELS_LAST", "True"]
+    (plain, core), (other, other_core) = build(which), build(which, *layout)
+    convs = [each for each in other.modules() if isinstance(each, nn.Conv2d)]
+    assert all(each.weight.is_contiguous(memory_format=torch.channels_last) for each in convs)
+    assert all(
+        torch.equal(value, other.state_dict()[name]) for name, value in plain.state_dict().items()
+    )
+    images = pictures(2, (96, 128), len(plain.pixel_mean)).float()
+    with torch.no_grad():
+        found, again = core(images), other_core(images)
+    assert found.counts.min() > 0
+    torch.testing.assert_close(again.scores, found.scores, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(again.boxes, found.boxes, atol=1e-2, rtol=1e-4)
