@@ -174,10 +174,15 @@ def build_train_loader(cfg: CfgNode) -> TrainingLoader:
 
 
 def build_test_loader(cfg: CfgNode, dataset_name: str) -> SampleLoader:
-    """Build the loader of a dataset's images in file order, one at a time, without targets."""
+    """Build the loader of a dataset's images in file order, one at a time, without targets.
+
+    Returns:
+        This process's share: every image in turn goes to the next process.
+    """
     mapper = _mapper_without_chance(cfg, is_train=False)
     dataset = MappedRecords(load_records(dataset_name), mapper)
-    return SampleLoader(one_by_one(dataset, cfg.DATALOADER.NUM_WORKERS))
+    share = range(comm.get_rank(), len(dataset), comm.get_world_size())
+    return SampleLoader(one_by_one(dataset, cfg.DATALOADER.NUM_WORKERS, share))
 
 
 def build_validation_loader(cfg: CfgNode, dataset_name: str, max_images: int = 0) -> SampleLoader:
