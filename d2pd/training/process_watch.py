@@ -77,6 +77,9 @@ class Running:
 
 def start_processes(work: Callable[[int], None], ranks: Sequence[int]) -> list[Running]:
     """Start a process for each rank, which calls ``work`` with its number on this machine."""
+    # Python's tracker gives back the locks of killed processes, and would tell the user so.
+    warned = [os.environ.get("PYTHONWARNINGS", ""), "ignore:resource_tracker:UserWarning"]
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, warned))
     context = multiprocessing.get_context("spawn")  # a fork of a process that uses CUDA cannot
     running = []
     for local_rank, rank in enumerate(ranks):

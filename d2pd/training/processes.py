@@ -44,7 +44,9 @@ def in_step_with_others(model: nn.Module) -> nn.Module:
         return model
     device = next(model.parameters()).device
     ids = [torch.cuda.current_device()] if device.type == "cuda" else None
-    return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)
+    with warnings.catch_warnings():  # the newest torch has another name for it, older ones do not
+        warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+        return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)
 
 
 def gradients_stay_here(model: nn.Module) -> AbstractContextManager[Any]:
