@@ -2,20 +2,25 @@
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 
 
-class SyncBatchNorm(nn.SyncBatchNorm):
-    """Torch's on a GPU; on the CPU, where torch has none, the same in plain sums.
+class SyncBatchNorm(nn.BatchNorm2d):
+    """Batch norm over all processes in plain sums; torch's own refuses to work on a CPU.
 
-    By itself it is ``nn.BatchNorm2d``. Its state has the names of any batch norm.
+    By itself it is ``nn.BatchNorm2d``, but for a channel with one value, which goes by the running
+    numbers. Its state has the names of any batch norm.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (N, C, H, W); every process has to take part, N may differ."""
         is_alone = not dist.is_initialized() or dist.get_world_size() == 1
-        if x.is_cuda or is_alone or not self.training:
+        if is_alone and self.training and x.numel() == x.shape[1]:
+            norms = (self.running_mean, self.running_var, self.weight, self.bias)
+            return F.batch_norm(x, *norms, training=False, eps=self.eps)
+        if is_alone or not self.training:
             return super().forward(x)
         values = x.double()  # a mean of squares takes a square of a mean away
         count = values.new_full((1,), values.numel() / values.shape[1])
