@@ -38,7 +38,11 @@ class SyncBatchNorm(nn.BatchNorm2d):
         """Move the running numbers on."""
         if self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
-        if self.running_mean is not None and self.running_var is not None:
+        if (
+            self.momentum is not None
+            and self.running_mean is not None
+            and self.running_var is not None
+        ):
             self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
             self.running_var.lerp_(unbiased_var.to(self.running_var.dtype), self.momentum)
 

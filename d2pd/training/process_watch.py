@@ -206,7 +206,8 @@ def _work(work: Callable[[int], None], local_rank: int, sender: Any) -> None:
     sender.send(end)
     for worker in multiprocessing.active_children():
         worker.kill()
-    multiprocessing.util._exit_function()  # gives back the locks that this process has made
+    # Gives back the locks that this process has made.
+    multiprocessing.util._exit_function()  # type: ignore[attr-defined]
     # Torch now and then aborts when it takes its own gloo threads down.
     os._exit(0 if end is None else 1)
 
