@@ -114,6 +114,7 @@ def _add_ssd_config(cfg: CfgNode) -> None:
             ],
             "EXTRA_SQUARE_SIZES": [],  # a list for each map: anchors of ratio 1 besides SIZES
             "L2_NORM_SCALE": 20.0,  # initial, on conv4_3; 0: not normalised
+            "SYNC_BN": False,  # True: batch norm over the images of all processes
             "FUSION": "halfway",  # where INPUT.MODALITY is both
             "IOU_THRESHOLD": 0.5,  # from which an anchor learns a label
             "NEGATIVE_RATIO": 3.0,  # hard negatives to a positive, in each image

@@ -33,7 +33,6 @@ if not TYPE_CHECKING and ENGINE == "detectron2":
         default_argument_parser,
         default_setup,
         hooks,
-        launch,
     )
     from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators, inference_on_dataset
     from detectron2.layers import ShapeSpec, batched_nms
@@ -76,7 +75,6 @@ else:
     from d2pd.embedded.fpn import FPN, LastLevelMaxPool
     from d2pd.embedded.image_list import ImageList
     from d2pd.embedded.instances import Instances
-    from d2pd.embedded.launch import launch
     from d2pd.embedded.logger import setup_logger
     from d2pd.embedded.nms import batched_nms
     from d2pd.embedded.postprocessing import detector_postprocess
@@ -134,7 +132,6 @@ __all__ = [
     "get_event_storage",
     "hooks",
     "inference_on_dataset",
-    "launch",
     "maybe_add_gradient_clipping",
     "pairwise_iou",
     "seed_all_rng",

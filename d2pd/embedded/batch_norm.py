@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from d2pd.errors import ConfigError
+from d2pd.sync_batch_norm import SyncBatchNorm
 
 
 class FrozenBatchNorm2d(nn.Module):
@@ -98,7 +99,7 @@ _NORMS: dict[str, Callable[[int], nn.Module]] = {
     "BN": nn.BatchNorm2d,
     "FrozenBN": FrozenBatchNorm2d,
     "GN": lambda channels: nn.GroupNorm(32, channels),
-    "SyncBN": nn.SyncBatchNorm,
+    "SyncBN": SyncBatchNorm,
 }
 
 

@@ -11,12 +11,6 @@ from d2pd import d2
 # Members of Detectron2's classes and modules that the embedded engine does without.
 LEFT_OUT: dict[str, set[str]] = {
     "GeneralizedRCNN": {"visualize_training"},
-    "comm": {
-        "create_local_process_group",
-        "get_local_process_group",
-        "get_local_rank",
-        "get_local_size",
-    },
     "hooks": {
         "AutogradProfiler",
         "BestCheckpointer",
