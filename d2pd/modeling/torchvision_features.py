@@ -11,6 +11,7 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models import get_model, list_models
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
+from torchvision.models.swin_transformer import shifted_window_attention
 from torchvision.ops import FrozenBatchNorm2d, StochasticDepth
 
 from d2pd.errors import ConfigError
@@ -83,6 +84,16 @@ class TorchvisionFeatures(nn.Module):
         body = extractor(classifier, {one.node: key for key, one in self._maps.items()})
         _freeze(body, frozen, freezes_norm)
         self.body: nn.Module = body.to(torch.get_default_device())
+
+    @property
+    def has_shifted_windows(self) -> bool:
+        """Whether what it computes branches on the size of the images, as Swin's windows do."""
+        return any(
+            node.target is shifted_window_attention
+            for module in self.modules()
+            if isinstance(module, torch.fx.GraphModule)
+            for node in module.graph.nodes
+        )
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Map images (N, C, H, W) to maps (N, channels, H / stride, W / stride) by name."""

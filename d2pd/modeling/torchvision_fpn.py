@@ -26,6 +26,19 @@ def register(registry: Any, parts: tuple[Any, Any, Any]) -> None:
         """What the engine knows as a backbone."""
 
     def build_torchvision_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> nn.Module:
+        """Build the classifier ``MODEL.TORCHVISION.NAME`` up to its maps, below a pyramid.
+
+        Args:
+            cfg: Of the detector.
+            input_shape: Its channels are those of the images; 3 where it names none.
+
+        Returns:
+            The engine's ``FPN``: maps of stride ``2 ** k`` as ``p<k>``, of
+            ``MODEL.FPN.OUT_CHANNELS`` channels, up to ``p6``.
+
+        Raises:
+            ConfigError: If the classifier or the maps asked for cannot be a backbone.
+        """
         features = list(cfg.MODEL.FPN.IN_FEATURES)
         check_levels(features, list(cfg.MODEL.RPN.IN_FEATURES))
         pyramid: nn.Module = pyramid_class(

@@ -32,6 +32,18 @@ def tiny_cascade_run(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_swin_run(tmp_path_factory) -> Path:
+    """As ``tiny_run``, on a Swin-T of torchvision."""
+    opts = ["MODEL.BACKBONE.NAME", "build_torchvision_fpn_backbone", "MODEL.FPN.NORM", ""]
+    opts += ["MODEL.TORCHVISION.NAME", "swin_t", "MODEL.FPN.OUT_CHANNELS", 16]
+    opts += ["MODEL.ROI_BOX_HEAD.FC_DIM", 32, "MODEL.RESNETS.DEPTH", 50]
+    opts += ["MODEL.RESNETS.RES2_OUT_CHANNELS", 256, "MODEL.RESNETS.STRIDE_IN_1X1", True]
+    opts += ["MODEL.RESNETS.NORM", "FrozenBN"]
+    sizes = ["INPUT.MIN_SIZE_TEST", 64, "INPUT.MAX_SIZE_TEST", 96]
+    return make_run(tmp_path_factory.mktemp("tiny_swin"), QUICK, [*opts, *sizes])
+
+
+@pytest.fixture(scope="session")
 def tiny_ssd_run(tmp_path_factory) -> Path:
     """As ``tiny_run``, of SSD-seg."""
     values = [50.0, 50.0, 50.0]

@@ -168,6 +168,11 @@ def test_layers_behind_the_last_map_are_dropped_and_norms_stay_norms():
     assert not [key for key in short.state_dict() if "layer3" in key]
 
 
+@pytest.mark.parametrize(("name", "expected"), [("swin_t", True), ("convnext_tiny", False)])
+def test_swin_alone_has_shifted_windows(name, expected):
+    assert features_of(name, features=["res2", "res3"]).has_shifted_windows is expected
+
+
 def test_nodes_can_be_chosen():
     features = features_of(
         "mobilenet_v3_small", features=["res3", "res4"], out_nodes=["features.2", "features.4"]

@@ -18,6 +18,7 @@ from report_toys import (
 )
 
 from d2pd.cli import main
+from d2pd.config import load_config
 from d2pd.data.records import load_records
 from d2pd.errors import MissingFileError, UserError
 from d2pd.reporting.report import run_facts
@@ -65,6 +66,11 @@ def test_finished_run_shows_everything(run):
     assert all(card.crop and content.frames[card.frame] for card in part.cards)
     assert "thermal frames" in part.gallery_note
     assert ("SOLVER.MAX_ITER", "700", "40000") in content.changes
+
+
+def test_a_classifier_of_torchvision_is_called_by_its_name():
+    cfg = load_config(ROOT / "configs/faster_rcnn_swin_t_kaist.yaml")
+    assert run_facts.model_words(cfg) == "Faster R-CNN, torchvision's swin_t with FPN"
 
 
 def test_number_of_pictures_is_bounded(run):

@@ -35,10 +35,13 @@ SMALL = [
     *("INPUT.MIN_SIZE_TRAIN", "(128,)", "INPUT.MIN_SIZE_TEST", "128"),
     *("SOLVER.IMS_PER_BATCH", "2", "DATALOADER.NUM_WORKERS", "0", "TEST.EVAL_PERIOD", "0"),
 ]
-SCRATCH = [
-    *("MODEL.WEIGHTS", "", "MODEL.BACKBONE.FREEZE_AT", "0"),
-    *("MODEL.RESNETS.NORM", "GN", "MODEL.RESNETS.STRIDE_IN_1X1", "False"),
-]
+
+
+def from_scratch(name, *resnet):
+    """Words for random weights; those on ``MODEL.RESNETS`` where the config has a ResNet."""
+    is_resnet = load_config(CONFIGS / name).MODEL.BACKBONE.NAME == "build_resnet_fpn_backbone"
+    words = ["MODEL.WEIGHTS", "", "MODEL.BACKBONE.FREEZE_AT", "0"]
+    return [*words, *(resnet if is_resnet else ())]
 
 
 @pytest.mark.slow
@@ -68,11 +71,19 @@ def drawn_kaist_root(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["faster_rcnn_kaist.yaml", "cascade_rcnn_kaist.yaml", "faster_rcnn_x101_kaist.yaml"]
+    "name",
+    [
+        "faster_rcnn_kaist.yaml",
+        "cascade_rcnn_kaist.yaml",
+        "faster_rcnn_x101_kaist.yaml",
+        "faster_rcnn_swin_t_kaist.yaml",
+    ],
 )
 def test_kaist_configs_run_on_drawn_data_in_its_place(drawn_kaist_root, tmp_path, name):
     opts = ["DATASETS.ROOT", str(drawn_kaist_root), "OUTPUT_DIR", str(tmp_path / "out")]
-    results = run_config(name, [*opts, *SMALL, *SCRATCH, "SOLVER.MAX_ITER", "4"])
+    norm = ["MODEL.RESNETS.NORM", "GN", "MODEL.RESNETS.STRIDE_IN_1X1", "False"]
+    words = from_scratch(name, *norm)
+    results = run_config(name, [*opts, *SMALL, *words, "SOLVER.MAX_ITER", "4"])
     assert set(results) == {"bbox", "MR", "final"}
     for name in ("kaist_val", "kaist_test"):
         assert (tmp_path / f"out/detections_{name}.png").is_file()
@@ -88,11 +99,12 @@ def test_kaist_configs_run_on_drawn_data_in_its_place(drawn_kaist_root, tmp_path
         "faster_rcnn_face_mask_scratch.yaml",
         "cascade_rcnn_face_mask.yaml",
         "cascade_rcnn_face_mask_scratch.yaml",
+        "faster_rcnn_swin_t_face_mask.yaml",
     ],
 )
 def test_face_mask_configs_learn_on_real_photos(shared_data, tmp_path, name):
     opts = ["DATASETS.ROOT", str(shared_data), "OUTPUT_DIR", str(tmp_path / "out")]
-    overrides = [*SCRATCH[:4], "MODEL.RESNETS.NORM", "BN", *SMALL]
+    overrides = [*from_scratch(name, "MODEL.RESNETS.NORM", "BN"), *SMALL]
     schedule = ["SOLVER.MAX_ITER", "40", "SOLVER.WARMUP_ITERS", "5", "SOLVER.STEPS", "()"]
     results = run_config(name, [*opts, *overrides, *schedule, "DATASETS.FINAL_TEST", "()"])
     first, last = first_and_last_loss(tmp_path / "out")

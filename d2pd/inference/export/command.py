@@ -14,7 +14,7 @@ from d2pd.errors import ConfigError, UserError
 from d2pd.inference.export.check import Agreement, check_export
 from d2pd.inference.export.check_pictures import pictures_to_check
 from d2pd.inference.export.facts import facts_of
-from d2pd.inference.export.graph import Size, check_exportable, smallest_side
+from d2pd.inference.export.graph import Size, check_exportable, is_for_one_size, smallest_side
 from d2pd.inference.export.onnx_file import OnnxDetector, check_onnx, write_onnx
 from d2pd.inference.export.torch_files import (
     read_exported,
@@ -150,12 +150,14 @@ def write_checked(
 def only_size(predictor: Predictor, name: str, pictures: Sequence[Tensor]) -> Size | None:
     """Return the one (height, width) that a file is for, of the first picture; None if it is any.
 
-    It is for one alone as TorchScript, and of a model that sees a picture smaller than a graph
-    for any size takes, as SSD300 does.
+    It is for one alone as TorchScript, of Swin, and of a model that sees a picture smaller than a
+    graph for any size takes, as SSD300 does.
     """
+    if name == SCRIPT or is_for_one_size(predictor.core):
+        return pictures[0].shape[1], pictures[0].shape[2]
     height, width = pictures[0].shape[1:]
     sides = [side for picture in pictures for side in picture.shape[1:]]
-    return (height, width) if name == SCRIPT or min(sides) < smallest_side(predictor.core) else None
+    return (height, width) if min(sides) < smallest_side(predictor.core) else None
 
 
 def _write_folder(trained: TrainedModel, folder: Path, force: bool) -> int:

@@ -15,6 +15,7 @@ from d2pd.modeling.batch_detections import Suppress, suppress_jointly
 from d2pd.modeling.build import Core, ListedCore
 from d2pd.modeling.network import map_sides
 from d2pd.modeling.ssd_core import SSDCore
+from d2pd.modeling.torchvision_features import TorchvisionFeatures
 
 Size: TypeAlias = tuple[int, int]
 
@@ -87,6 +88,14 @@ def smallest_side(core: Core) -> int:
     raise ConfigError(
         f"MODEL.SSD.EXTRA_LAYERS leave nothing of an image of {LARGEST_OF_SMALLEST} x "
         f"{LARGEST_OF_SMALLEST} px: such a model cannot be exported"
+    )
+
+
+def is_for_one_size(core: Core) -> bool:
+    """Whether a graph of a core is for images of one size: Swin pads and masks by the size."""
+    return any(
+        isinstance(module, TorchvisionFeatures) and module.has_shifted_windows
+        for module in core.modules()
     )
 
 

@@ -95,6 +95,8 @@ def model_words(cfg: CfgNode) -> str:
     if backbone == "build_resnet_fpn_backbone":
         kind = "ResNet" if cfg.MODEL.RESNETS.NUM_GROUPS == 1 else "ResNeXt"
         backbone = f"{kind}-{cfg.MODEL.RESNETS.DEPTH} with FPN"
+    if backbone == "build_torchvision_fpn_backbone":
+        backbone = f"torchvision's {cfg.MODEL.TORCHVISION.NAME} with FPN"
     return f"{model}, {backbone}"
 
 

@@ -50,6 +50,24 @@ def test_a_file_is_for_any_size_unless_the_model_sees_smaller_pictures(tiny_ssd_
         assert only_size(predictor, "onnx", pictures_of(predictor)) == expected
 
 
+def test_a_file_of_swin_is_for_one_size(tiny_swin_run):
+    predictor = load(tiny_swin_run, device="cpu")
+    pictures = pictures_of(predictor)
+    for name in FORMATS:
+        assert only_size(predictor, name, pictures) == tuple(pictures[0].shape[1:])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FORMATS)
+def test_swin_is_exported(tiny_swin_run, tmp_path, name):
+    if name == "onnx":
+        pytest.importorskip("onnxruntime", reason="`pip install onnx onnxscript onnxruntime`")
+    predictor = load(tiny_swin_run, device="cpu")
+    path = tmp_path / f"model{FORMATS[name].suffix}"
+    agreement = write_checked(predictor, {}, name, path, pictures_of(predictor))
+    assert agreement.num_detections > 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("layers", "side"), [(FACE_MASK, 416), (SSD300, 300)])
 @pytest.mark.parametrize("name", ["onnx", "torch_export"])
