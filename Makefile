@@ -11,13 +11,14 @@ D2_VENV := .venv-detectron2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-all lint record-contract clean
+.PHONY: help demo test test-all lint benchmark record-contract clean
 
 help:
 	@echo 'make demo             draw pictures, train a detector on them, evaluate it (CPU: minutes)'
 	@echo 'make test             lint, types, the quick tests'
 	@echo 'make test-all         the same with the slow tests and coverage: the demo, a few steps of each config'
 	@echo 'make lint             lint and types only'
+	@echo 'make benchmark        measure what d2pd costs, in ratios (minutes; see benchmarks/README.md)'
 	@echo 'make record-contract  record what Detectron2 does (builds it: minutes)'
 	@echo 'make clean            remove the environments and caches; datasets/ and output/ stay'
 
@@ -35,6 +36,9 @@ lint: $(VENV)/.installed
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
+
+benchmark: $(VENV)/.installed
+	$(BIN)/python -m benchmarks
 
 record-contract: $(D2_VENV)/.installed
 	$(D2_VENV)/bin/python tests/engine_contract/record.py

@@ -23,10 +23,11 @@ from d2pd.training.trainer import Trainer
 
 KAIST = "configs/faster_rcnn_kaist.yaml"
 PLAIN, FLUSHED, OURS, MIRRORED = "torch.save", "torch.save, flushed", "save", "save with mirror"
+EARLY, LATE = "resume to the first batch, iteration 0", "the same, iteration 100,000"
 LOAD, VERIFIED = "torch.load", "read and verified"
 TAKE_UP, RESUME = "torch.load, taken up", "resume"
 PAIRS = [(FLUSHED, PLAIN), (OURS, PLAIN), (OURS, FLUSHED), (MIRRORED, OURS), (MIRRORED, PLAIN)]
-PAIRS += [(VERIFIED, LOAD), (RESUME, TAKE_UP)]
+PAIRS += [(VERIFIED, LOAD), (RESUME, TAKE_UP), (LATE, EARLY)]
 # torch.load needs one copy of the checkpoint; torch.save next to nothing.
 PEAK_PAIRS = [*((name, LOAD) for name in (PLAIN, OURS, MIRRORED, VERIFIED)), (RESUME, TAKE_UP)]
 
@@ -103,7 +104,21 @@ def build_turns(trainer: Trainer, folder: Path) -> dict[str, Turn]:
         trainer.model.load_state_dict(content["model"])
         trainer.load_state_dict(content["trainer"])
 
+    def go_on(iteration: int) -> Turn:
+        own = Checkpointer(trainer.model, str(folder / f"at {iteration}"), trainer=trainer)
+        trainer.iter = iteration
+        own.save_iteration(iteration, pending=False)
+
+        def run(_: int) -> None:
+            own.resume()
+            trainer.data_loader.start_at(iteration + 1)
+            next(iter(trainer.data_loader))
+
+        return run
+
     return {
+        EARLY: go_on(0),
+        LATE: go_on(100_000),
         PLAIN: save_plainly,
         FLUSHED: lambda number: save_plainly(number, is_flushed=True),
         OURS: lambda number: ours.save_iteration(number, pending=False),

@@ -21,9 +21,11 @@ from d2pd.data.loader import build_train_dataset, first_samples
 from d2pd.modeling.build import build_model
 
 CONFIG = "configs/ssd_seg_kaist.yaml"
+LAST = "SSDSeg, channels-last"
 OURS, PLAIN, AGAIN = "SSDSeg", "SSDSeg without infusion", "SSDSeg, once more"
 THEIRS, SCALED = "torchvision ssd300_vgg16", "ssd300_vgg16, scaled by FLOPs"
 PAIRS = [(OURS, SCALED), (PLAIN, SCALED), (OURS, PLAIN), (AGAIN, OURS), (OURS, THEIRS)]
+PAIRS += [(LAST, OURS)]
 SIDE = 300  # px, of torchvision's input
 
 
@@ -44,6 +46,8 @@ def measure(args: argparse.Namespace, cfg: CfgNode, batches: Sequence[Any]) -> N
     other_work, wait = OtherWork(), wait_for(cfg.MODEL.DEVICE)
     plain = cfg.clone()
     plain.MODEL.SSD.SEG.MAPS = []
+    last = cfg.clone()
+    last.MODEL.CHANNELS_LAST = True
     ours, theirs = build_model(cfg).train(), build_theirs(cfg.MODEL.DEVICE)
     flops, of_theirs = flops_of_ours(ours, batches[0]), flops_of_theirs(theirs, len(batches[0]))
     step = training_step(ours, batches)
@@ -51,6 +55,7 @@ def measure(args: argparse.Namespace, cfg: CfgNode, batches: Sequence[Any]) -> N
         OURS: step,
         PLAIN: training_step(build_model(plain).train(), batches),
         AGAIN: step,
+        LAST: training_step(build_model(last).train(), batches),
         THEIRS: training_step(theirs, [as_theirs(each, cfg.MODEL.DEVICE) for each in batches]),
     }
     seconds = time_in_turn(

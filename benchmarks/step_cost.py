@@ -39,6 +39,7 @@ OPTIONS: dict[str, list[Any]] = {
     STEP: [],
     AGAIN: [],  # differs from STEP by noise alone
     "bf16": ["SOLVER.AMP.ENABLED", True, "SOLVER.AMP.PRECISION", "bf16"],
+    "channels-last": ["MODEL.CHANNELS_LAST", True],
     "accumulate 2": ["SOLVER.ACCUMULATE", 2],
     "policy skip": ["NON_FINITE.POLICY", "skip"],
     "deterministic": ["DETERMINISTIC", True],

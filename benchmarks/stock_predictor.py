@@ -15,8 +15,8 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from detectron2.config import get_cfg as stock_get_cfg  # noqa: TID251  stock is the reference
-from detectron2.engine import DefaultPredictor  # noqa: TID251
+from detectron2.config import get_cfg as stock_get_cfg
+from detectron2.engine import DefaultPredictor
 from torchvision.ops import box_iou
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # d2pd need not be installed

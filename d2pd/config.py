@@ -224,6 +224,7 @@ def config_from_easydict(
 def train_parser() -> argparse.ArgumentParser:
     """Return the parser of ``train_net.py``: Detectron2's, and what to do with an older run."""
     parser = default_argument_parser()
+    parser.set_defaults(dist_url="auto")  # Detectron2's port is one for all runs of a user
     parser.add_argument(
         "--overwrite", action="store_true", help="delete the run that OUTPUT_DIR holds, start anew"
     )

@@ -9,7 +9,9 @@ from d2pd.config_rules import (
     HIGHEST_VALUES,
     HONOURED,
     LOWEST_VALUES,
+    OF_BACKBONES,
     OPEN_GROUPS,
+    SET_IN_BASES,
     SSD_HONOURS,
     SWITCHED_KEYS,
 )
@@ -85,6 +87,7 @@ def _check_keys(cfg: CfgNode, defaults: Mapping[str, Any]) -> None:
             )
         if changed:
             _check_model_key(key, value, cfg.MODEL.META_ARCHITECTURE, defaults)
+            _check_backbone_key(key, value, cfg.MODEL.BACKBONE.NAME, defaults)
             _check_switch(key, value, cfg)
 
 
@@ -136,6 +139,16 @@ def _check_model_key(key: str, value: Any, architecture: str, defaults: Mapping[
             f"{key} is {value!r}, but MODEL.META_ARCHITECTURE {architecture} does not read it; "
             f"remove it, or set it back to {defaults[key]!r}"
         )
+
+
+def _check_backbone_key(key: str, value: Any, backbone: str, defaults: Mapping[str, Any]) -> None:
+    """Refuse a changed key of another backbone, which would have no effect."""
+    for group, (is_read, name) in OF_BACKBONES.items():
+        if key.startswith(group) and key not in SET_IN_BASES and is_read != (backbone == name):
+            raise ConfigError(
+                f"{key} is {value!r}, but MODEL.BACKBONE.NAME {backbone} does not read it; remove "
+                f"it, or set it back to {defaults[key]!r}"
+            )
 
 
 def _check_metrics(cfg: CfgNode) -> None:

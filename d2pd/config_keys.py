@@ -57,6 +57,7 @@ def add_d2pd_config(cfg: CfgNode) -> None:
     """
     cfg.SEED = SEED
     cfg.MODEL.DEVICE = "auto"  # auto | cpu | cuda | cuda:N; auto takes a GPU where there is one
+    cfg.MODEL.CHANNELS_LAST = False  # layout of pixels; maybe quicker, rounded otherwise
     cfg.DATASETS.ROOT = ""  # empty: $D2PD_DATASETS, else the folder "datasets"
     cfg.DATASETS.REGISTER = CfgNode(new_allowed=True)
     cfg.DATASETS.FINAL_TEST = ()  # evaluated once, when training is over; never to choose by
@@ -71,6 +72,13 @@ def add_d2pd_config(cfg: CfgNode) -> None:
     cfg.SOLVER.ACCUMULATE = 1  # parts that a batch is divided into, to save memory
     cfg.SOLVER.AMP.PRECISION = "fp16"  # fp16 | bf16, where SOLVER.AMP.ENABLED
     cfg.DETERMINISTIC = False  # on a GPU: the same bits each time, at a cost
+    cfg.MODEL.TORCHVISION = CfgNode(
+        {
+            "NAME": "swin_t",  # of BACKBONE.NAME build_torchvision_fpn_backbone: any classifier
+            "OUT_NODES": [],  # of its maps, one for each stride; empty: found
+            "FREEZE_NORM": False,  # batch norm keeps its weights and statistics
+        }
+    )
     _add_augmentation_config(cfg)
     _add_ssd_config(cfg)
     _add_loop_config(cfg)
@@ -106,6 +114,7 @@ def _add_ssd_config(cfg: CfgNode) -> None:
             ],
             "EXTRA_SQUARE_SIZES": [],  # a list for each map: anchors of ratio 1 besides SIZES
             "L2_NORM_SCALE": 20.0,  # initial, on conv4_3; 0: not normalised
+            "SYNC_BN": False,  # True: batch norm over the images of all processes
             "FUSION": "halfway",  # where INPUT.MODALITY is both
             "IOU_THRESHOLD": 0.5,  # from which an anchor learns a label
             "NEGATIVE_RATIO": 3.0,  # hard negatives to a positive, in each image

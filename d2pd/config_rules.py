@@ -98,6 +98,7 @@ of the samples depend on more than (seed, k).
 """
 
 SSD_HONOURS = (
+    "MODEL.CHANNELS_LAST",
     "MODEL.DEVICE",
     "MODEL.META_ARCHITECTURE",
     "MODEL.WEIGHTS",
@@ -110,6 +111,15 @@ SSD_HONOURS = (
     "MODEL.SSD.",
 )
 """Keys below MODEL that SSDSeg reads; a name that ends in a dot stands for all behind it."""
+
+OF_BACKBONES = {
+    "MODEL.TORCHVISION.": (True, "build_torchvision_fpn_backbone"),
+    "MODEL.RESNETS.": (False, "build_torchvision_fpn_backbone"),
+}
+"""Groups below MODEL that a backbone alone reads, or for False, that it does not read."""
+
+SET_IN_BASES = ("MODEL.RESNETS.OUT_FEATURES",)
+"""Keys that base configs set for all of their backbones."""
 
 OPEN_GROUPS = ("DATASETS.REGISTER.", "MISS_RATE.SETTINGS.", "MISS_RATE.SPLITS.")
 """Groups whose keys are names that the user gives."""

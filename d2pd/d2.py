@@ -10,7 +10,7 @@ order and meaning. Type checkers see the embedded ones.
 
 import os
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from d2pd.engine_state import choose_engine
 
@@ -33,18 +33,19 @@ if not TYPE_CHECKING and ENGINE == "detectron2":
         default_argument_parser,
         default_setup,
         hooks,
-        launch,
     )
     from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators, inference_on_dataset
     from detectron2.layers import ShapeSpec, batched_nms
     from detectron2.modeling import (
         BACKBONE_REGISTRY,
+        FPN,
         META_ARCH_REGISTRY,
         Backbone,
         GeneralizedRCNN,
         build_model,
         detector_postprocess,
     )
+    from detectron2.modeling.backbone.fpn import LastLevelMaxPool
     from detectron2.solver import build_lr_scheduler
     from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
     from detectron2.structures import Boxes, BoxMode, ImageList, Instances, pairwise_iou
@@ -71,9 +72,9 @@ else:
     from d2pd.embedded.env import seed_all_rng
     from d2pd.embedded.evaluator import DatasetEvaluator, DatasetEvaluators, inference_on_dataset
     from d2pd.embedded.events import EventStorage, get_event_storage
+    from d2pd.embedded.fpn import FPN, LastLevelMaxPool
     from d2pd.embedded.image_list import ImageList
     from d2pd.embedded.instances import Instances
-    from d2pd.embedded.launch import launch
     from d2pd.embedded.logger import setup_logger
     from d2pd.embedded.nms import batched_nms
     from d2pd.embedded.postprocessing import detector_postprocess
@@ -95,6 +96,7 @@ else:
 __all__ = [
     "BACKBONE_REGISTRY",
     "ENGINE",
+    "FPN",
     "META_ARCH_REGISTRY",
     "Backbone",
     "BoxMode",
@@ -113,6 +115,7 @@ __all__ = [
     "ImageList",
     "Instances",
     "JSONWriter",
+    "LastLevelMaxPool",
     "MetadataCatalog",
     "ShapeSpec",
     "TensorboardXWriter",
@@ -129,7 +132,6 @@ __all__ = [
     "get_event_storage",
     "hooks",
     "inference_on_dataset",
-    "launch",
     "maybe_add_gradient_clipping",
     "pairwise_iou",
     "seed_all_rng",
@@ -147,3 +149,17 @@ def build_embedded_model(cfg: CfgNode) -> "Module":
     from d2pd.embedded.build import build_model as build
 
     return build(cfg)
+
+
+def embedded_backbone_parts() -> tuple[Any, tuple[Any, Any, Any]]:
+    """Return the embedded engine's list of backbones and, for one more, what it is made of.
+
+    Under either engine: ``build_embedded_model`` takes its backbones from that list.
+
+    Returns:
+        ``BACKBONE_REGISTRY``, and ``Backbone``, ``FPN`` and ``LastLevelMaxPool``.
+    """
+    from d2pd.embedded import backbone, fpn
+
+    parts = (backbone.Backbone, fpn.FPN, fpn.LastLevelMaxPool)
+    return backbone.BACKBONE_REGISTRY, parts

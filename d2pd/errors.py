@@ -44,6 +44,10 @@ class InstallError(UserError, RuntimeError):
     """A package that cannot be installed as it is needed."""
 
 
+class ProcessLost(UserError, RuntimeError):
+    """One of several processes of a run was killed, or another one has ended."""
+
+
 class RunInterrupted(_ToldInOneLine):
     """A run that was asked to stop, and did so with everything saved.
 
@@ -55,3 +59,6 @@ class RunInterrupted(_ToldInOneLine):
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+
+    def __reduce__(self) -> tuple[type, tuple[str, int]]:
+        return type(self), (str(self), self.exit_code)

@@ -69,39 +69,61 @@ def test_peak_is_what_work_needs_for_a_moment():
     assert size * 0.9 < peak < size * 1.5
 
 
-SMALL = ["MODEL.RESNETS.DEPTH", "18", "MODEL.RESNETS.RES2_OUT_CHANNELS", "64"]
-SMALL += ["MODEL.ROI_BOX_HEAD.FC_DIM", "32", "INPUT.MIN_SIZE_TRAIN", "(128,)"]
-SMALL += ["INPUT.MIN_SIZE_TEST", "128", "MODEL.DEVICE", "cpu"]
-SMALL_SSD = ["MODEL.BACKBONE.NAME", "vgg_light", "INPUT.FIXED_SIZE", "[128, 160]"]
-SMALL_SSD += ["MODEL.DEVICE", "cpu"]
+ROWS = {
+    "engine_speed": 6,
+    "step_cost": 14,
+    "ssd_step_cost": 6,
+    "validation_cost": 5,
+    "checkpoint_cost": 13,
+    "loader_speed": 4,
+    "augmentation_speed": 10,
+    "picture_checks": 4,
+    "coco_speed": 2,
+    "miss_rate_cost": 4,
+    "audit_speed": 5,
+    "predict_speed": 16,
+    "start_speed": 4,
+}
+OF_DETECTRON2 = {"engine_speed": 2}
+
+
+def run_quickly(folder, *names, **environment):
+    command = [sys.executable, "-m", "benchmarks", "--quick", "--out", str(folder)]
+    command += ["--only", *names] if names else []
+    environment = os.environ | {"OMP_NUM_THREADS": "1"} | environment
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+def check(folder, run, names):
+    assert run.returncode == 0, run.stderr
+    has_detectron2 = importlib.util.find_spec("detectron2") is not None
+    rows = {name: ROWS[name] + has_detectron2 * OF_DETECTRON2.get(name, 0) for name in names}
+    found = json.loads((folder / "benchmarks.json").read_text())
+    assert {name: len(content["rows"]) for name, content in found.items()} == rows
+    table = [line for line in run.stdout.splitlines() if line.startswith("|")]
+    assert len(table) == sum(2 + number for number in rows.values())
+    for content in found.values():
+        facts = {"engine", "device", "torch", "data", "seed", "command", "date"}
+        assert facts <= set(content["facts"])
+        ratios = [row["ratio"] for row in content["rows"] if row["unit"] == "s"]
+        assert ratios
+        assert all(math.isfinite(ratio) and ratio > 0 for ratio in ratios)
+    assert (folder / "benchmarks.png").stat().st_size > 5000
+
+
+def test_one_command_writes_tables_json_and_a_plot(tmp_path):
+    names = ["coco_speed", "start_speed"]
+    check(tmp_path, run_quickly(tmp_path, *names), names)
+
+
+def test_a_benchmark_that_fails_is_named_and_the_others_are_kept(tmp_path):
+    (tmp_path / "pycocotools.py").write_text("raise ImportError('broken')")
+    run = run_quickly(tmp_path, "coco_speed", "start_speed", PYTHONPATH=str(tmp_path))
+    assert run.returncode == 1
+    assert run.stdout.endswith("benchmarks.json; failed: coco_speed\n")
+    assert list(json.loads((tmp_path / "benchmarks.json").read_text())) == ["start_speed"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("script", "words", "rows"),
-    [
-        ("step_cost.py", ["--images", "2", "--batch", "2", "--peak-runs", "1", *SMALL], 13),
-        ("validation_cost.py", ["--images", "2", *SMALL], 3),
-        ("checkpoint_cost.py", ["--images", "2", "--peak-runs", "0", *SMALL], 12),
-        ("augmentation_speed.py", ["--images", "2", "--size", "64", "80"], 10),
-        ("ssd_step_cost.py", ["--images", "2", *SMALL_SSD], 5),
-        ("miss_rate_cost.py", ["--data", "", "--detections", "900", "--peak-runs", "1"], 4),
-        ("audit_speed.py", ["--data", "", "--boxes", "900"], 5),
-        ("predict_speed.py", ["--images", "6", "--batch", "2", "MODEL.DEVICE", "cpu"], 16),
-        ("picture_checks.py", ["--data", "", "--images", "4", "--workers", "2"], 4),
-    ],
-)
-def test_script_prints_a_table_of_ratios_and_writes_it(script, words, rows, tmp_path):
-    written = tmp_path / "found.json"
-    command = [sys.executable, str(BENCHMARKS / script), "--repetitions", "1"]
-    command += ["--json", str(written), *words]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    table = [line for line in run.stdout.splitlines() if line.startswith("|")]
-    assert len(table) == 2 + rows
-    found = json.loads(written.read_text())
-    assert {"engine", "device", "torch", "data", "seed", "command", "date"} <= set(found["facts"])
-    ratios = [row["ratio"] for row in found["rows"] if row["unit"] == "s"]
-    assert ratios
-    assert all(math.isfinite(ratio) and ratio > 0 for ratio in ratios)
+def test_every_benchmark_runs(tmp_path):
+    check(tmp_path, run_quickly(tmp_path), list(ROWS))

@@ -26,11 +26,13 @@ SURFACE = [
     "ENGINE",
     "EventStorage",
     "EventWriter",
+    "FPN",
     "GeneralizedRCNN",
     "HookBase",
     "ImageList",
     "Instances",
     "JSONWriter",
+    "LastLevelMaxPool",
     "META_ARCH_REGISTRY",
     "MetadataCatalog",
     "ShapeSpec",
@@ -48,7 +50,6 @@ SURFACE = [
     "get_event_storage",
     "hooks",
     "inference_on_dataset",
-    "launch",
     "maybe_add_gradient_clipping",
     "pairwise_iou",
     "seed_all_rng",
@@ -114,13 +115,12 @@ def test_signatures_are_detectron2s():
     import detectron2.solver.build
     import detectron2.utils.events
 
-    from d2pd.embedded import defaults, evaluator, events, hooks, launch, solver, writers
+    from d2pd.embedded import defaults, evaluator, events, hooks, solver, writers
 
     for ours, real in [
         *((getattr(hooks, name), getattr(theirs.hooks, name)) for name in HOOKS[:4] + HOOKS[5:]),
         (defaults.default_setup, theirs.default_setup),
         (defaults.default_argument_parser, theirs.default_argument_parser),
-        (launch.launch, theirs.launch),
         (evaluator.inference_on_dataset, detectron2.evaluation.inference_on_dataset),
         (solver.get_default_optimizer_params, detectron2.solver.build.get_default_optimizer_params),
         (solver.build_lr_scheduler, detectron2.solver.build_lr_scheduler),

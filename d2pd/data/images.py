@@ -117,12 +117,16 @@ def stack_pictures(
     """
     import torch  # here: an audit reads pictures too, and does not wait for it
 
-    planes: list[np.ndarray] = []
+    image = np.empty((channels.total, *pictures[0].shape[:2]), np.uint8)
+    planes = list(image)
     for picture, number in zip(pictures, channels.of_cameras, strict=True):
-        colours = cv2.split(picture)
-        # Equal thermal channels are the same in either order.
-        planes += (colours[::-1] if image_format == "RGB" else colours)[:number]
-    return torch.from_numpy(np.stack(planes))
+        own, planes = planes[:number], planes[number:]
+        if number == 3:
+            # Equal thermal channels are the same in either order.
+            cv2.split(picture, own[::-1] if image_format == "RGB" else own)  # into ``image``
+        else:
+            cv2.extractChannel(picture, 0, own[0])
+    return torch.from_numpy(image)
 
 
 def read_image(path: str | Path, modality: str = "visible") -> np.ndarray:

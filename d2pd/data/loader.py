@@ -1,7 +1,9 @@
 """The loaders, d2pd's own under both engines: sample k depends on (seed, k) alone."""
 
+import ctypes
 import logging
 import signal
+import sys
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
@@ -23,6 +25,9 @@ Sample = dict[str, Any]
 
 GRACE = 20
 """Seconds that a worker lives on after a SIGTERM."""
+
+PR_SET_PDEATHSIG = 1
+"""Of Linux's ``prctl``: the signal that a process gets when the one that started it ends."""
 
 FEW_IMAGES = 20
 """A mean loss over fewer images than this warns."""
@@ -169,15 +174,21 @@ def build_train_loader(cfg: CfgNode) -> TrainingLoader:
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         collate_fn=_as_list,
         worker_init_fn=_calm_worker,
+        pin_memory=_goes_to_gpu(cfg),
     )
     return TrainingLoader(loader, dataset, total)
 
 
 def build_test_loader(cfg: CfgNode, dataset_name: str) -> SampleLoader:
-    """Build the loader of a dataset's images in file order, one at a time, without targets."""
+    """Build the loader of a dataset's images in file order, one at a time, without targets.
+
+    Returns:
+        This process's share: every image in turn goes to the next process.
+    """
     mapper = _mapper_without_chance(cfg, is_train=False)
     dataset = MappedRecords(load_records(dataset_name), mapper)
-    return SampleLoader(one_by_one(dataset, cfg.DATALOADER.NUM_WORKERS))
+    share = range(comm.get_rank(), len(dataset), comm.get_world_size())
+    return SampleLoader(one_by_one(dataset, cfg.DATALOADER.NUM_WORKERS, share))
 
 
 def build_validation_loader(cfg: CfgNode, dataset_name: str, max_images: int = 0) -> SampleLoader:
@@ -279,6 +290,11 @@ def _mapper_without_chance(
     )
 
 
+def _goes_to_gpu(cfg: CfgNode) -> bool:
+    """Tell whether batches are copied to a GPU: from pinned memory that goes on beside its work."""
+    return str(cfg.MODEL.DEVICE).startswith("cuda")
+
+
 def _as_list(items: list[Sample | UserError]) -> list[Sample | UserError]:
     return items
 
@@ -287,8 +303,11 @@ def _calm_worker(_worker_id: int) -> None:
     """Keep OpenCV to one thread, as the workers are the parallelism, and outlive a signal.
 
     Ctrl-C reaches every process of the terminal, and a scheduler's SIGTERM often every one of the
-    job. The main process then finishes its step, for which it needs its workers.
+    job. The main process then finishes its step, for which it needs its workers. Where that one is
+    killed, they end with it at once: torch's own look for it can wait for ever.
     """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     cv2.setNumThreads(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE))

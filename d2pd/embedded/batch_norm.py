@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from d2pd.errors import ConfigError
+from d2pd.sync_batch_norm import SyncBatchNorm
 
 
 class FrozenBatchNorm2d(nn.Module):
@@ -45,7 +46,8 @@ class FrozenBatchNorm2d(nn.Module):
         # F.batch_norm would keep memory for gradients of weight and bias, which nobody wants.
         scale = self.weight * (self.running_var + self.eps).rsqrt()
         shift = self.bias - self.running_mean * scale
-        return x * scale.view(1, -1, 1, 1).to(x.dtype) + shift.view(1, -1, 1, 1).to(x.dtype)
+        scaled = x * scale.view(1, -1, 1, 1).to(x.dtype)
+        return scaled.add_(shift.view(1, -1, 1, 1).to(x.dtype))
 
     def _load_from_state_dict(
         self,
@@ -97,7 +99,7 @@ _NORMS: dict[str, Callable[[int], nn.Module]] = {
     "BN": nn.BatchNorm2d,
     "FrozenBN": FrozenBatchNorm2d,
     "GN": lambda channels: nn.GroupNorm(32, channels),
-    "SyncBN": nn.SyncBatchNorm,
+    "SyncBN": SyncBatchNorm,
 }
 
 

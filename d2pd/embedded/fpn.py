@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import torch.nn.functional as F
 from fvcore.common.config import CfgNode
-from torch import Tensor
+from torch import Tensor, nn
 
 from d2pd.embedded.backbone import BACKBONE_REGISTRY, Backbone
 from d2pd.embedded.batch_norm import get_norm
@@ -15,8 +15,26 @@ from d2pd.embedded.shape_spec import ShapeSpec
 from d2pd.errors import ConfigError
 
 
+class LastLevelMaxPool(nn.Module):
+    """One more level on top of a pyramid: every second position of ``p5``.
+
+    Attributes:
+        num_levels: Levels that it adds.
+        in_feature: Level that they are made of.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_levels = 1
+        self.in_feature = "p5"
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Map (N, C, H, W) to one map of half the size."""
+        return [F.max_pool2d(x, kernel_size=1, stride=2, padding=0)]
+
+
 class FPN(Backbone):
-    """Pyramid of equal channels over a bottom-up network, with one more level from pooling.
+    """Pyramid of equal channels over a bottom-up network, with further levels on top.
 
     Map ``p<k>`` has stride ``2 ** k``. The lateral and output convolutions register before the
     bottom-up network: optimizer state saved by position relies on it.
@@ -28,6 +46,7 @@ class FPN(Backbone):
         in_features: list[str],
         out_channels: int,
         norm: str = "",
+        top_block: LastLevelMaxPool | None = None,
         fuse_type: str = "sum",
     ):
         """Build the pyramid.
@@ -37,10 +56,12 @@ class FPN(Backbone):
             in_features: Names of its maps, high to low resolution, each of twice the stride.
             out_channels: Channels of every level.
             norm: See ``get_norm``; empty gives the convolutions a bias instead.
+            top_block: Makes the levels above the coarsest map of ``bottom_up``, if any.
             fuse_type: ``sum`` or ``avg`` of the lateral map and the enlarged coarser one.
 
         Raises:
-            ConfigError: If the strides do not double, or ``fuse_type`` is unknown.
+            ConfigError: If the strides do not double, the top block needs a level that is not
+                there, or ``fuse_type`` is unknown.
         """
         super().__init__()
         shapes = bottom_up.output_shape()
@@ -59,7 +80,17 @@ class FPN(Backbone):
         self._lateral_and_output = [(f"fpn_lateral{k}", f"fpn_output{k}") for k in levels]
         self._in_features = list(in_features)
         self._averages = fuse_type == "avg"
-        self._out_feature_strides = {f"p{k}": 2**k for k in [*levels, levels[-1] + 1]}
+        self._size_divisibility = strides[-1]
+        self.top_block = top_block
+        self._out_feature_strides = {f"p{k}": 2**k for k in levels}
+        if top_block is not None:
+            if top_block.in_feature not in self._out_feature_strides:
+                raise ConfigError(
+                    f"the top level is pooled from {top_block.in_feature}, but the pyramid has "
+                    f"{list(self._out_feature_strides)}"
+                )
+            above = range(levels[-1] + 1, levels[-1] + 1 + top_block.num_levels)
+            self._out_feature_strides |= {f"p{k}": 2**k for k in above}
         self._out_features = list(self._out_feature_strides)
         self._out_feature_channels = dict.fromkeys(self._out_features, out_channels)
 
@@ -76,7 +107,7 @@ class FPN(Backbone):
     @property
     def size_divisibility(self) -> int:
         """Stride of the coarsest map that is enlarged."""
-        return self._out_feature_strides[self._out_features[-2]]
+        return self._size_divisibility
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Map images (N, C, H, W), padded to ``size_divisibility``, to ``p2``, ``p3``, ..."""
@@ -89,12 +120,14 @@ class FPN(Backbone):
             own = getattr(self, lateral)(bottom_up[name])
             merged = own if merged is None else self._merge(own, merged)
             finer_to_coarser.insert(0, getattr(self, output)(merged))
-        finer_to_coarser.append(F.max_pool2d(finer_to_coarser[-1], kernel_size=1, stride=2))
+        if self.top_block is not None:
+            source = self._out_features.index(self.top_block.in_feature)
+            finer_to_coarser += self.top_block(finer_to_coarser[source])
         return dict(zip(self._out_features, finer_to_coarser, strict=True))
 
     def _merge(self, lateral: Tensor, coarser: Tensor) -> Tensor:
-        merged = lateral + F.interpolate(coarser, scale_factor=2.0, mode="nearest")
-        return merged / 2 if self._averages else merged
+        merged = lateral.add_(F.interpolate(coarser, scale_factor=2.0, mode="nearest"))
+        return merged.div_(2) if self._averages else merged
 
 
 @BACKBONE_REGISTRY.register()
@@ -114,5 +147,6 @@ def build_resnet_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
         in_features=list(cfg.MODEL.FPN.IN_FEATURES),
         out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
         norm=cfg.MODEL.FPN.NORM,
+        top_block=LastLevelMaxPool(),
         fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
     )

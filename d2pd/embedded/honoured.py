@@ -25,9 +25,11 @@ SWITCHES: dict[str, tuple[str, ...]] = {
     "GLOBAL.HACK": (),
 }
 
-# Read only by a component that is not built in; choosing it fails where it is looked up by name.
+# Read only by a component that another name chooses. Those not built in fail where they are looked
+# up; all have no effect under Detectron2 either unless chosen.
 OF_OTHER_COMPONENTS = (
     "MODEL.ANCHOR_GENERATOR.ANGLES",
+    "MODEL.ROI_BOX_CASCADE_HEAD.",
     "MODEL.SEM_SEG_HEAD.",
     "MODEL.PANOPTIC_FPN.",
     "MODEL.RETINANET.",

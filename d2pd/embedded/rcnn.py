@@ -113,7 +113,7 @@ class GeneralizedRCNN(nn.Module):
 
     def preprocess_image(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
         """Normalise the images and pad them to one batch on the model's device."""
-        images = [each["image"].to(self.device) for each in batched_inputs]
+        images = [each["image"].to(self.device, non_blocking=True) for each in batched_inputs]
         return ImageList.from_tensors(
             [(image - self.pixel_mean) / self.pixel_std for image in images],
             self.backbone.size_divisibility,

@@ -57,6 +57,26 @@ class DetectionEvaluator(DatasetEvaluator):
             self.seen.add(sample["image_id"])
             self.predictions += coco_rows(output["instances"], sample["image_id"])
 
+    def has_gathered(self) -> bool:
+        """Bring together what all processes have seen; tell whether this is the main one.
+
+        Every process has to call it. The detections are then in the order of one process that has
+        seen all images.
+        """
+        if comm.get_world_size() == 1:
+            return True
+        found = comm.gather((self.seen, self.predictions))
+        if not found:
+            return False
+        self.seen = set().union(*(seen for seen, _ in found))
+        records = load_records(self.dataset_name, cleaned=False)
+        order = {record["image_id"]: number for number, record in enumerate(records)}
+        self.predictions = sorted(
+            (one for _, predictions in found for one in predictions),
+            key=lambda one: order[one["image_id"]],
+        )
+        return True
+
     @property
     def class_names(self) -> list[str]:
         """Names of class 0, 1, ..."""
@@ -81,8 +101,11 @@ class CocoEvaluator(DetectionEvaluator):
         """Compute the metrics over the whole dataset, and write the detections.
 
         Returns:
-            ``{"bbox": {metric: 0..100 or NaN}}``; see ``evaluation.coco.evaluate_boxes``.
+            ``{"bbox": {metric: 0..100 or NaN}}``; see ``evaluation.coco.evaluate_boxes``. Empty
+            on all processes but the main one.
         """
+        if not self.has_gathered():
+            return {}
         records, class_names = load_records(self.dataset_name), self.class_names
         if len(self.seen) < len(records):
             logger.warning(
@@ -97,7 +120,7 @@ class CocoEvaluator(DetectionEvaluator):
         why = explain_low_ap(labels, arrays_of_predictions(self.predictions, labels), results)
         if why:
             logger.warning("%s: %s", self.dataset_name, why)
-        if self.output_dir and comm.is_main_process():
+        if self.output_dir:
             content = {
                 "dataset": self.dataset_name,
                 "class_names": class_names,
@@ -148,8 +171,11 @@ class MissRateEvaluator(DetectionEvaluator):
 
         Returns:
             ``{"MR": {"reasonable/all": 0..100, ...}}``, NaN where a subset has no label to find;
-            with several classes ``"person/reasonable/all"``.
+            with several classes ``"person/reasonable/all"``. Empty on all processes but the main
+            one.
         """
+        if not self.has_gathered():
+            return {}
         records = load_records(self.dataset_name, cleaned=False)
         labels = label_arrays(records, self.class_names)
         for note in notes_on(labels, self.protocol):

@@ -9,13 +9,14 @@ from d2pd import d2
 from d2pd.config_words import one_line
 from d2pd.d2 import CfgNode
 from d2pd.errors import ConfigError
-from d2pd.modeling import ssd_seg  # registers SSDSeg
+from d2pd.modeling import ssd_seg, torchvision_fpn  # both register themselves
 from d2pd.modeling.batch_detections import BatchDetections
 from d2pd.modeling.rcnn_core import RCNNCore
 from d2pd.modeling.ssd_core import SSDCore
 
 RGB = ("red", "green", "blue")
 SSD_SEG = ssd_seg.SSDSeg.__name__
+TORCHVISION_FPN = torchvision_fpn.NAME
 HEADS = {SSD_SEG: "SSD", "RetinaNet": "RETINANET"}
 """Group below MODEL that says which detections a model gives; of all others it is ROI_HEADS."""
 
@@ -82,7 +83,7 @@ def build_model(cfg: CfgNode) -> nn.Module:
             f"the model cannot be built ({told[:200]}): check what the configuration has below "
             "MODEL"
         ) from error
-    return _with_lwir_filters(model, cfg)
+    return _finished(model, cfg)
 
 
 def build_detector(cfg: CfgNode) -> tuple[nn.Module, Core]:
@@ -99,7 +100,7 @@ def build_detector(cfg: CfgNode) -> tuple[nn.Module, Core]:
         model = build_model(cfg).eval()
         return model, SSDCore(model).eval()
     try:
-        model = _with_lwir_filters(d2.build_embedded_model(cfg), cfg).eval()
+        model = _finished(d2.build_embedded_model(cfg), cfg).eval()
     except ConfigError as error:
         if d2.ENGINE == "embedded":
             raise
@@ -123,8 +124,12 @@ def _head(cfg: CfgNode) -> str:
     return HEADS.get(cfg.MODEL.META_ARCHITECTURE, "ROI_HEADS")
 
 
-def _with_lwir_filters(model: nn.Module, cfg: CfgNode) -> nn.Module:
+def _finished(model: nn.Module, cfg: CfgNode) -> nn.Module:
+    """Give a model its ``lwir_filters``, and the layout that ``MODEL.CHANNELS_LAST`` asks for."""
     vars(model)["lwir_filters"] = lwir_filters(cfg.MODEL.BACKBONE.LWIR_FILTERS, cfg.INPUT.FORMAT)
+    if cfg.MODEL.CHANNELS_LAST:
+        to: Any = model.to
+        to(memory_format=torch.channels_last)  # of the weights: convolutions pass it on
     return model
 
 

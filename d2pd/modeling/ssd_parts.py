@@ -12,6 +12,7 @@ from d2pd.modeling.heads import make_seg_head
 from d2pd.modeling.network import ExtraLayer, SSDNetwork, map_names
 from d2pd.modeling.post_processing import DetectionOptions
 from d2pd.modeling.segmentation import MaskPainter
+from d2pd.sync_batch_norm import synchronised
 
 MOST_CHANNELS = 16384
 MOST_PADDING = 2
@@ -88,7 +89,7 @@ def build_network(cfg: CfgNode, anchor_shapes: AnchorShapes) -> SSDNetwork:
     channels = channels_of(cfg.INPUT.MODALITY, len(cfg.MODEL.PIXEL_MEAN))
     is_halfway = channels.visible and channels.lwir and cfg.MODEL.SSD.FUSION == "halfway"
     freeze_at = cfg.MODEL.BACKBONE.FREEZE_AT
-    return SSDNetwork(
+    network = SSDNetwork(
         vgg_plan(cfg.MODEL.BACKBONE.NAME, freeze_at),
         channels=(channels.visible, channels.lwir) if is_halfway else (channels.total,),
         freeze_at=freeze_at,
@@ -97,6 +98,9 @@ def build_network(cfg: CfgNode, anchor_shapes: AnchorShapes) -> SSDNetwork:
         num_classes=cfg.MODEL.ROI_HEADS.NUM_CLASSES,
         l2_norm_scale=cfg.MODEL.SSD.L2_NORM_SCALE,
     )
+    if cfg.MODEL.SSD.SYNC_BN:
+        synchronised(network)
+    return network
 
 
 def build_mask_painter(cfg: CfgNode, anchor_shapes: AnchorShapes) -> MaskPainter:

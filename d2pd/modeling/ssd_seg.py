@@ -190,7 +190,7 @@ class SSDSeg(nn.Module):
 
     def preprocess_image(self, batched_inputs: list[Sample]) -> ImageList:
         """Normalise the images and pad them to one batch on the model's device."""
-        images = [sample["image"].to(self.device) for sample in batched_inputs]
+        images = [sample["image"].to(self.device, non_blocking=True) for sample in batched_inputs]
         return ImageList.from_tensors(
             [(image - self.pixel_mean) / self.pixel_std for image in images]
         )

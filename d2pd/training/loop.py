@@ -8,6 +8,7 @@ from d2pd.d2 import CfgNode, DefaultTrainer, HookBase, TrainerBase, comm
 from d2pd.errors import RunInterrupted, UserError
 from d2pd.evaluation.evaluators import DetectionEvaluator
 from d2pd.training.interruption import Interruption, StopRequest, StopTraining
+from d2pd.training.processes import is_loss_of_peer
 from d2pd.training.said_once import SaidOnce
 
 logger = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ class Loop(DefaultTrainer):
         self.deciding_hooks: list[HookBase] = []
         self._interruption = Interruption(cfg.CHECKPOINT.STOP_AFTER_MINUTES)
         self._last_eval_results: dict[str, Any] = {}
-        super().__init__(cfg)
+        TrainerBase.__init__(self)  # what DefaultTrainer builds, a subclass does
 
     def train(self) -> dict[str, Any]:  # type: ignore[override]
         """Train from ``start_iter`` to ``max_iter``, or to the iteration of a stop.
@@ -49,14 +50,14 @@ class Loop(DefaultTrainer):
         loop_logger = logging.getLogger(TrainerBase.__module__)
         # What makes AP be NaN is the same at each evaluation.
         evaluation_logger, said_once = logging.getLogger(DetectionEvaluator.__module__), SaidOnce()
-        loop_logger.addFilter(is_not_of_the_user)
+        loop_logger.addFilter(is_worth_a_traceback)
         evaluation_logger.addFilter(said_once)
         try:
             # A stop ends here and not in what is raised below: its frames keep workers alive.
             with suppress(StopTraining), self._interruption:
                 TrainerBase.train(self, self.start_iter, self.max_iter)
         finally:
-            loop_logger.removeFilter(is_not_of_the_user)
+            loop_logger.removeFilter(is_worth_a_traceback)
             evaluation_logger.removeFilter(said_once)
             self._trainer.close()
         request = self.stop_request
@@ -150,6 +151,10 @@ class Loop(DefaultTrainer):
         return max(self.start_iter - 1, min(self.iter, self.max_iter - 1))
 
 
-def is_not_of_the_user(record: logging.LogRecord) -> bool:
-    """Tell the loop's traceback of a fault from one of a mistake, which the user gets as a line."""
-    return not (record.exc_info and isinstance(record.exc_info[1], UserError))
+def is_worth_a_traceback(record: logging.LogRecord) -> bool:
+    """Tell the loop's traceback of a fault from one of a mistake, which the user gets as a line.
+
+    Nor is it a fault of this process that another one has gone.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    return not (isinstance(error, UserError) or is_loss_of_peer(error))

@@ -7,6 +7,9 @@ from torch import nn
 
 from d2pd.d2 import CfgNode, get_default_optimizer_params
 
+POSITIONS = "relative_position_bias_table"
+"""Parameters of Swin that decay as norms do, as in the training by its authors."""
+
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     """Build SGD, Adam or AdamW with Detectron2's parameter groups; the step clips the gradients.
@@ -26,6 +29,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         weight_decay_norm=solver.WEIGHT_DECAY_NORM,
         bias_lr_factor=solver.BIAS_LR_FACTOR,
         weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
+        overrides={POSITIONS: {"weight_decay": solver.WEIGHT_DECAY_NORM}},
     )
     kind: Any = getattr(torch.optim, solver.OPTIMIZER)
     extra: dict[str, Any] = {}

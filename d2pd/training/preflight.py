@@ -136,17 +136,27 @@ def resolve_device(device: str) -> str:
     return device
 
 
-def check_gpu_count(wanted: int) -> None:
+def check_gpu_count(wanted: int, device: str = "auto") -> None:
     """Check that this machine has a GPU for each process of ``--num-gpus``.
 
+    Args:
+        wanted: Processes on this machine.
+        device: ``MODEL.DEVICE``; with ``cpu`` any number of processes share it.
+
     Raises:
-        DeviceError: If there are fewer; one process runs without any.
+        DeviceError: If there are fewer; one process runs without any. Or if the device is one GPU
+            for several processes.
     """
     count = torch.cuda.device_count()
-    if wanted > max(1, count):
+    if device != "cpu" and wanted > max(1, count):
         raise DeviceError(
             f"--num-gpus is {wanted}, but torch {torch.__version__} sees {count} GPUs here; use "
-            "--num-gpus 1"
+            f"--num-gpus 1, or MODEL.DEVICE cpu for {wanted} processes on the CPU"
+        )
+    if wanted > 1 and device.startswith("cuda:"):
+        raise DeviceError(
+            f"MODEL.DEVICE is {device}, one GPU for {wanted} processes: use MODEL.DEVICE cuda, and "
+            "CUDA_VISIBLE_DEVICES to choose which"
         )
 
 

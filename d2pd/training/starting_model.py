@@ -4,7 +4,7 @@ import torch
 
 from d2pd.d2 import CfgNode
 from d2pd.errors import ConfigError, MissingFileError, UserError
-from d2pd.modeling.build import build_detector, build_model
+from d2pd.modeling.build import SSD_SEG, TORCHVISION_FPN, build_detector, build_model
 from d2pd.training.weights.matching import (
     Match,
     WeightsFile,
@@ -20,7 +20,7 @@ def check_model(cfg: CfgNode, file: WeightsFile | None, eval_only: bool) -> None
     trial.MODEL.DEVICE = "cpu"
     shapes = {name: tuple(tensor.shape) for name, tensor in build_model(trial).state_dict().items()}
     if file is not None:
-        match = match_weights(file.state, shapes, source=str(file.path))
+        match = match_weights(file.state_for(shapes), shapes, source=str(file.path))
         if eval_only:
             check_whole(match, file)
 
@@ -48,7 +48,7 @@ def check_fit(cfg: CfgNode, file: WeightsFile) -> None:
             "it was trained with"
         ) from error
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    check_whole(match_weights(file.state, shapes, source=str(file.path)), file)
+    check_whole(match_weights(file.state_for(shapes), shapes, source=str(file.path)), file)
 
 
 def check_whole(match: Match, file: WeightsFile) -> None:
@@ -86,14 +86,19 @@ def starting_weights(cfg: CfgNode, eval_only: bool) -> WeightsFile | None:
 def check_scratch(cfg: CfgNode) -> None:
     """Refuse a training from random weights that keeps some of them random for good."""
     cures = []
-    is_ssd = cfg.MODEL.META_ARCHITECTURE == "SSDSeg"
+    is_ssd = cfg.MODEL.META_ARCHITECTURE == SSD_SEG
+    is_torchvision = cfg.MODEL.BACKBONE.NAME == TORCHVISION_FPN
     if cfg.MODEL.BACKBONE.FREEZE_AT > 0:
         cures.append("MODEL.BACKBONE.FREEZE_AT 0")
-    if "FrozenBN" in cfg.MODEL.RESNETS.NORM and not is_ssd:
+    if is_torchvision and cfg.MODEL.TORCHVISION.FREEZE_NORM:
+        cures.append("MODEL.TORCHVISION.FREEZE_NORM False")
+    if "FrozenBN" in cfg.MODEL.RESNETS.NORM and not is_ssd and not is_torchvision:
         cures.append("MODEL.RESNETS.NORM BN (or GN)")
     if cures:
+        is_resnet = not is_ssd and not is_torchvision
+        example = ", as the *_scratch.yaml configs do" if is_resnet else ""
         raise ConfigError(
             "MODEL.WEIGHTS is empty, and frozen layers would keep their random values: set "
-            f"{' and '.join(cures)}{'' if is_ssd else ', as the *_scratch.yaml configs do'}, or "
+            f"{' and '.join(cures)}{example}, or "
             "give MODEL.WEIGHTS"
         )

@@ -27,7 +27,7 @@ from d2pd.training.culprits.non_finite import Guard, build_guard
 from d2pd.training.culprits.sample_faults import find_faults
 from d2pd.training.isolation import unwrap
 from d2pd.training.precision import Precision, build_precision
-from d2pd.training.processes import gradients_stay_here, is_so_on_any
+from d2pd.training.processes import gradients_stay_here, is_so_on_any, mean_of_losses
 from d2pd.training.random_state import random_state, set_random_state
 from d2pd.training.running_numbers import RunningNumbers
 from d2pd.training.snapshot import Snapshot
@@ -264,6 +264,7 @@ class Step(TrainerBase):
         return (self.seed * 1_000_003 + step * self.accumulate + part) % 2**31
 
     def _log(self, losses: dict[str, float], grad_norm: float, data_time: float) -> None:
+        losses = mean_of_losses(losses)
         storage = get_event_storage()
         storage.put_scalar("data_time", data_time)
         if math.isfinite(grad_norm):
@@ -316,11 +317,16 @@ def check_step(cfg: CfgNode) -> None:
     """Check what ``build_step`` needs, before there is a model.
 
     Raises:
-        ConfigError: If the batch of a process cannot be divided by ``SOLVER.ACCUMULATE``, or the
-            gradients cannot be clipped as asked for.
+        ConfigError: If the batch cannot be divided among the processes, that of a process cannot
+            be divided by ``SOLVER.ACCUMULATE``, or the gradients cannot be clipped as asked for.
     """
     total, world_size = cfg.SOLVER.IMS_PER_BATCH, comm.get_world_size()
     accumulate = cfg.SOLVER.ACCUMULATE
+    if total % world_size:
+        raise ConfigError(
+            f"SOLVER.IMS_PER_BATCH {total} cannot be divided among {world_size} processes: it is "
+            "the batch of all of them together"
+        )
     if total % (world_size * accumulate):
         raise ConfigError(
             f"SOLVER.ACCUMULATE is {accumulate}, which does not divide the {total // world_size} "

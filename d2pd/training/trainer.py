@@ -35,11 +35,13 @@ from d2pd.training.hooks.pictures import Pictures
 from d2pd.training.hooks.progress_bar import ProgressBar
 from d2pd.training.hooks.scalar_history import ScalarHistory
 from d2pd.training.hooks.write_rows import PERIOD, WriteRows
+from d2pd.training.isolation import unwrap
 from d2pd.training.loop import Loop
 from d2pd.training.optimizer import build_optimizer
 from d2pd.training.period import is_due
 from d2pd.training.pictures import draw_found
-from d2pd.training.step import Step, build_step
+from d2pd.training.processes import in_step_with_others, share_buffers
+from d2pd.training.step import build_step
 from d2pd.training.writers.build import RunWriters, build_writers
 
 logger = logging.getLogger(__name__)
@@ -66,10 +68,18 @@ class Trainer(Loop):
 
     def __init__(self, cfg: CfgNode, run: Mapping[str, Any] | None = None) -> None:
         super().__init__(cfg)
-        self._trainer = build_step(cfg, self.model, self.data_loader, self.optimizer)
+        self.cfg = cfg = self.auto_scale_workers(cfg, comm.get_world_size())
+        # In this order: the optimizer takes the model's parameters. Not by DefaultTrainer, whose
+        # wrapper for several processes needs a GPU for each.
+        model = self.build_model(cfg)
+        optimizer = self.build_optimizer(cfg, model)
+        loader = self.build_train_loader(cfg)
+        self._trainer = build_step(cfg, in_step_with_others(model), loader, optimizer)
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
         # Detectron2's own checkpointer runs code from a pickle.
         self.checkpointer = Checkpointer(
-            self.model,
+            model,
             cfg.OUTPUT_DIR,
             keep=cfg.CHECKPOINT.KEEP,
             mirror_dir=cfg.CHECKPOINT.MIRROR_DIR,
@@ -79,13 +89,7 @@ class Trainer(Loop):
         self.register_hooks(self.build_hooks())
 
     def build_hooks(self) -> list[HookBase | None]:
-        """Return the hooks in the order in which they run after each iteration.
-
-        Empty while the base class is being set up: hooks hold the step and the checkpointer, and
-        those of the base class are replaced.
-        """
-        if not isinstance(self._trainer, Step):
-            return []
+        """Return the hooks in the order in which they run after each iteration."""
         cfg = self.cfg
         self._evaluation = Evaluation(cfg.TEST.EVAL_PERIOD, self.evaluate)
         self._validation = build_validation_loss(
@@ -231,6 +235,23 @@ class Trainer(Loop):
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
         """Build what measures COCO AP and miss rate; see ``evaluation.build``."""
         return build_evaluator(cfg, dataset_name)
+
+    @classmethod
+    def test(
+        cls,
+        cfg: CfgNode,
+        model: nn.Module,
+        evaluators: DatasetEvaluator | Sequence[DatasetEvaluator] | None = None,
+    ) -> dict[str, Any]:
+        """Evaluate on every dataset of ``DATASETS.TEST``, each process its share of the images.
+
+        Returns:
+            As ``DefaultTrainer.test``, on the main process; the others return no figures.
+        """
+        model = unwrap(model)
+        share_buffers(model)
+        found: dict[str, Any] = super().test(cfg, model, evaluators)
+        return found
 
     @classmethod
     def test_final(cls, cfg: CfgNode, model: nn.Module) -> dict[str, Any]:

@@ -6,7 +6,6 @@ report to an event storage. Here all of that happens aside and is set back.
 
 import logging
 import math
-import pickle
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -29,6 +28,7 @@ from d2pd.training.isolation import (
     unwrap,
     without_other_processes,
 )
+from d2pd.training.processes import share_buffers, transportable
 
 logger = logging.getLogger(__name__)
 
@@ -155,13 +155,14 @@ def validation_losses(
     share: list[ImageLosses] = []
     caught: BaseException | None = None
     try:
+        share_buffers(model)
         samples = (sample for batch in _with_progress_bar(data_loader) for sample in batch)
         share = measure_images(model, samples, seed, autocast, check_stop)
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # a request to stop is no Exception, and all have to learn of it
         caught = error
-    gathered = comm.all_gather((share, caught and _transportable(caught)))
+    gathered = comm.all_gather((share, caught and transportable(caught)))
     if caught is not None:
         raise caught
     for rank, (_, elsewhere) in enumerate(gathered):
@@ -222,12 +223,3 @@ def _fault(one: ImageLosses) -> str:
         for name, value in values.items()
         if name != "total_loss" or len(values) < 2
     )
-
-
-def _transportable(error: BaseException) -> BaseException:
-    """Return an error that another process can unpickle: itself, or its words."""
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error

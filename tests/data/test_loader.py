@@ -272,3 +272,11 @@ def test_diagnosis_goes_through_all_records_in_order_and_past_one_that_cannot_be
         torch.equal(one["image"], other["image"])
         for one, other in zip(items[:2], again[:2], strict=True)
     )
+
+
+@pytest.mark.parametrize(
+    ("device", "is_pinned"), [("cpu", False), ("cuda", True), ("cuda:1", True)]
+)
+def test_batches_of_a_gpu_come_in_pinned_memory(cfg, device, is_pinned):
+    cfg.MODEL.DEVICE = device
+    assert build_train_loader(cfg).loader.pin_memory is is_pinned

@@ -87,9 +87,13 @@ GROUP = {
     "MODEL.ROI_BOX_HEAD.NUM_FC": 1,
 }
 ONE_CLASS = {"MODEL.ROI_HEADS.NUM_CLASSES": 1}
+CASCADE = {
+    "MODEL.ROI_HEADS.NAME": "CascadeROIHeads",
+    "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": True,
+}
 
 # Frozen is Detectron2's default: FrozenBN, and nothing learnt up to res2.
-BACKBONES = {
+DETECTORS = {
     "r18_frozen": R18,
     "r18_trained_one_class": {**R18, **TRAINED, **ONE_CLASS},
     "r18_group": {**R18, **GROUP},
@@ -106,6 +110,10 @@ BACKBONES = {
     "r101_group_3x3_one_class": {**R101, **IN_3X3, **GROUP, **ONE_CLASS},
     "x101_32x8d_frozen_3x3": {**X101, **IN_3X3},
     "x101_32x8d_trained_1x1": {**X101, **IN_1X1, **TRAINED},
+    "r18_cascade_frozen": {**R18, **CASCADE},
+    "r50_cascade_trained_one_class": {**R50, **IN_3X3, **TRAINED, **CASCADE, **ONE_CLASS},
+    "r50_cascade_group_1x1": {**R50, **IN_1X1, **GROUP, **CASCADE},
+    "x101_32x8d_cascade_frozen_3x3": {**X101, **IN_3X3, **CASCADE},
 }
 OPTIONS = {
     "r18_bn_freeze_2": {**R18, "MODEL.RESNETS.NORM": "BN", "MODEL.BACKBONE.FREEZE_AT": 2},
@@ -132,8 +140,14 @@ OPTIONS = {
         "MODEL.ROI_HEADS.PROPOSAL_APPEND_GT": False,
     },
 }
-CASES = {**BACKBONES, **OPTIONS}
-QUICK = ("r18_frozen", "r18_trained_one_class", "r50_group_1x1", "other_losses")
+CASES = {**DETECTORS, **OPTIONS}
+QUICK = (
+    "r18_frozen",
+    "r18_trained_one_class",
+    "r18_cascade_frozen",
+    "r50_group_1x1",
+    "other_losses",
+)
 
 # Height, width and number of labels of each picture of a batch.
 BATCHES = {
@@ -278,8 +292,8 @@ def detect(model, inputs) -> Found:
         [features[name] for name in heads.box_in_features],
         [each.proposal_boxes for each in proposals],
     )
-    first_head = heads.box_head[0] if isinstance(heads.box_head, nn.ModuleList) else heads.box_head
-    found = Found(features, pooled, first_head(pooled))
+    is_cascade = isinstance(heads.box_head, nn.ModuleList)
+    found = Found(features, pooled, (heads.box_head[0] if is_cascade else heads.box_head)(pooled))
     for each in proposals:
         found.proposals.append((each.proposal_boxes.tensor, each.objectness_logits))
     for each in (result["instances"] for result in model(inputs)):

@@ -18,10 +18,9 @@ from d2pd.embedded.defaults import (
 )
 from d2pd.embedded.env import collect_env_info, seed_all_rng
 from d2pd.embedded.evaluator import DatasetEvaluator
-from d2pd.embedded.launch import launch
 from d2pd.embedded.logger import setup_logger
 from d2pd.embedded.train_loop import TrainerBase
-from d2pd.errors import ConfigError, EngineError, UserError
+from d2pd.errors import ConfigError, UserError
 
 ORDER = ["IterationTimer", "LRScheduler", "PeriodicCheckpointer", "EvalHook", "PeriodicWriter"]
 
@@ -312,16 +311,6 @@ def test_logger_is_set_up_once_and_names_what_is_wrong(tmp_path, capsys):
         assert len((tmp_path / name).read_text().splitlines()) == 2
     setup_logger(str(tmp_path), 1, name="d2pd_test")
     assert (tmp_path / "log.txt.rank1").is_file()
-
-
-def test_one_process_is_launched_here_and_more_are_refused():
-    seen = []
-    launch(lambda *args: seen.append(args), 1, args=(1, 2))
-    launch(lambda *args: seen.append(args), 0)
-    assert seen == [(1, 2), ()]
-    for gpus, machines in ((2, 1), (1, 2)):
-        with pytest.raises(EngineError, match="one process: use --num-gpus 1, or install Detect"):
-            launch(print, gpus, machines)
 
 
 def test_alone_every_process_is_the_main_one():

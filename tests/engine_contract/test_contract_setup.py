@@ -13,7 +13,6 @@ import pytest
 import torch
 import yaml
 from contract_recording import Contract
-from contract_toys import raised
 
 from d2pd.d2 import (
     ENGINE,
@@ -22,7 +21,6 @@ from d2pd.d2 import (
     default_argument_parser,
     default_setup,
     get_cfg,
-    launch,
     seed_all_rng,
     setup_logger,
 )
@@ -170,24 +168,6 @@ def test_the_name_of_the_root_logger(contract: Contract) -> None:
     name = setup_logger().name
     assert name == ("detectron2" if ENGINE == "detectron2" else "d2pd")
     contract({"name": name}, differences={"name": "each engine logs under its own name"})
-
-
-def test_launching_one_process(contract: Contract) -> None:
-    calls: list[Any] = []
-    returned = [
-        launch(lambda *args: calls.append(list(args)), number, args=(1, "two")) for number in (0, 1)
-    ]
-    failed = raised(launch, lambda: 1 / 0, 1)
-    assert calls == [[1, "two"]] * 2
-    contract({"calls": calls, "returned": returned, "failed": failed})
-
-
-@pytest.mark.skipif(ENGINE == "detectron2", reason="Detectron2 would start the processes")
-def test_launching_several_is_refused() -> None:
-    calls: list[int] = []
-    assert raised(launch, calls.append, 2, args=(1,)) == "ImportError"
-    assert raised(launch, calls.append, 1, num_machines=2, args=(1,)) == "ImportError"
-    assert calls == []
 
 
 def test_a_process_alone(contract: Contract) -> None:

@@ -46,6 +46,10 @@ DETECTORS: dict[str, dict[str, Any]] = {
         "MODEL.RESNETS.WIDTH_PER_GROUP": 4,
         "MODEL.RESNETS.STRIDE_IN_1X1": False,
     },
+    "R50-cascade": {
+        "MODEL.ROI_HEADS.NAME": "CascadeROIHeads",
+        "MODEL.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": True,
+    },
 }
 SETTINGS = {
     # All anchors and proposals: each image has some 1,500 and 200 of them.
@@ -97,7 +101,9 @@ def observed_training(model: nn.Module, cfg: CfgNode) -> dict[str, Any]:
     assert max(learnt.values()) > 0
     return {
         "losses": losses,
-        "scalars of the last step": {name: value for name, (value, _) in storage.latest().items()},
+        "scalars of the last step": {
+            name: value for name, (value, _) in sorted(storage.latest().items())
+        },
         "norms of all gradients": norms,
         "learnt": {name: learnt[name] for name in learnt if ".res" not in name or ".0." in name},
     }

@@ -17,6 +17,10 @@ from d2pd.modeling.build import (
 )
 
 TINY = ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", ""]
+CASCADE = (
+    "configs/quick/cascade_rcnn_synthetic.yaml",
+    ["MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.05"],
+)
 RCNN = ("configs/quick/faster_rcnn_synthetic.yaml", ["MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.05"])
 SSD = ("configs/quick/ssd_seg_synthetic.yaml", ["MODEL.SSD.SCORE_THRESH_TEST", "0.3"])
 SHAPES = [(96, 128), (64, 65), (131, 77)]
@@ -52,6 +56,8 @@ def _from_the_root(monkeypatch, request):
                 *("MODEL.RPN.POST_NMS_TOPK_TEST", "40", "TEST.DETECTIONS_PER_IMAGE", "7"),
             ],
         ),
+        (CASCADE, []),
+        (CASCADE, ["MODEL.ROI_HEADS.NUM_CLASSES", "3"]),
         (RCNN, ["MODEL.RPN.PRE_NMS_TOPK_TEST", "20", "MODEL.RPN.POST_NMS_TOPK_TEST", "500"]),
         (SSD, []),
         (SSD, ["MODEL.ROI_HEADS.NUM_CLASSES", "2", "MODEL.SSD.NMS_TYPE", "soft_linear"]),
@@ -59,7 +65,7 @@ def _from_the_root(monkeypatch, request):
 )
 def test_core_detects_what_the_model_detects_to_the_bit(which, opts, shape):
     model, core = build(which, *opts)
-    (image,) = pictures(1, shape, 3 if which is RCNN else 1)
+    (image,) = pictures(1, shape, 1 if which is SSD else 3)
 
     with torch.no_grad():
         expected = model([{"image": image}])[0]["instances"]
@@ -71,10 +77,10 @@ def test_core_detects_what_the_model_detects_to_the_bit(which, opts, shape):
     assert torch.equal(classes, expected.pred_classes)
 
 
-@pytest.mark.parametrize("which", [RCNN, SSD], ids=["rcnn", "ssd"])
+@pytest.mark.parametrize("which", [RCNN, CASCADE, SSD], ids=["rcnn", "cascade", "ssd"])
 def test_images_of_a_batch_do_not_see_one_another(which):
     _, core = build(which)
-    batch = pictures(3, (96, 128), 3 if which is RCNN else 1)
+    batch = pictures(3, (96, 128), 1 if which is SSD else 3)
 
     with torch.no_grad():
         together = core(batch)
@@ -85,8 +91,9 @@ def test_images_of_a_batch_do_not_see_one_another(which):
     assert together.counts.min() > 0
 
 
-def test_without_any_proposal_there_are_no_detections():
-    _, core = build(RCNN, "MODEL.PROPOSAL_GENERATOR.MIN_SIZE", "10000")
+@pytest.mark.parametrize("which", [RCNN, CASCADE], ids=["rcnn", "cascade"])
+def test_without_any_proposal_there_are_no_detections(which):
+    _, core = build(which, "MODEL.PROPOSAL_GENERATOR.MIN_SIZE", "10000")
 
     with torch.no_grad():
         found = core(pictures(2, (96, 128), 3))
@@ -172,3 +179,20 @@ def test_classes_and_least_score_are_those_of_the_head_that_the_model_has(
     cfg.MODEL.SSD.SCORE_THRESH_TEST = 0.3
     assert num_classes_of(cfg) == count
     assert score_floor_of(cfg) == (f"MODEL.{head}.SCORE_THRESH_TEST", floor)
+
+
+@pytest.mark.parametrize("which", [RCNN, SSD])
+def test_channels_last_is_a_layout_of_the_same_numbers(which):
+    layout = ["MODEL.CHANNELS_LAST", "True"]
+    (plain, core), (other, other_core) = build(which), build(which, *layout)
+    convs = [each for each in other.modules() if isinstance(each, nn.Conv2d)]
+    assert all(each.weight.is_contiguous(memory_format=torch.channels_last) for each in convs)
+    assert all(
+        torch.equal(value, other.state_dict()[name]) for name, value in plain.state_dict().items()
+    )
+    images = pictures(2, (96, 128), len(plain.pixel_mean)).float()
+    with torch.no_grad():
+        found, again = core(images), other_core(images)
+    assert found.counts.min() > 0
+    torch.testing.assert_close(again.scores, found.scores, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(again.boxes, found.boxes, atol=1e-2, rtol=1e-4)

@@ -46,6 +46,21 @@ def finished(quick_opts, tmp_path_factory):
     return output, results
 
 
+def test_twenty_steps_of_cascade_rcnn_lower_the_losses_of_every_stage(quick_opts, tmp_path):
+    config = str(ROOT / "configs/quick/cascade_rcnn_synthetic.yaml")
+    opts = [*quick_opts, "SOLVER.MAX_ITER", "20", "TEST.EVAL_PERIOD", "10"]
+    opts += ["OUTPUT_DIR", str(tmp_path)]
+    results = main(train_parser().parse_args(["--config-file", config, *opts]))
+    assert "AP50" in results["bbox"]
+    names = {f"roi_heads.box_predictor.{k}.cls_score.weight" for k in range(3)}
+    assert names <= set(weights_of(tmp_path / "model_final.pth"))
+    rows = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
+    losses = [row for row in rows if "loss_cls_stage2" in row]
+    for stage in range(3):
+        assert losses[-1][f"loss_cls_stage{stage}"] < losses[0][f"loss_cls_stage{stage}"]
+        assert f"val/loss_cls_stage{stage}" in rows[-1]
+
+
 def test_twenty_steps_leave_weights_curves_and_pictures(finished):
     output, results = finished
     assert set(results["bbox"]) >= {"AP", "AP50", "AP75", "APs", "APm", "APl"}

@@ -204,6 +204,18 @@ def test_a_full_disk_ends_the_run_in_one_line_and_costs_nothing(opts, whole, mon
     assert_same_run(output, whole)
 
 
+def test_the_scalars_of_detectron2_are_in_metrics_json(whole):
+    names = {
+        *("fast_rcnn/cls_accuracy", "fast_rcnn/fg_cls_accuracy", "fast_rcnn/false_negative"),
+        *("rpn/num_pos_anchors", "rpn/num_neg_anchors"),
+        *("roi_head/num_fg_samples", "roi_head/num_bg_samples"),
+    }
+    last = rows(whole)[-1]
+    assert names <= set(last)
+    assert last["rpn/num_pos_anchors"] > 0
+    assert 0 <= last["fast_rcnn/cls_accuracy"] <= 1
+
+
 def as_stock_writes_it(content):
     """Leave of a checkpoint what stock Detectron2's trainer has in its own."""
     trainer = content["trainer"]

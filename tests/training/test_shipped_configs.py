@@ -49,6 +49,15 @@ def test_demo_reaches_ap50_of_60_and_detects_the_same_every_way(tmp_path, capsys
     assert_same_detections_every_way(tmp_path / "out", tmp_path, capsys)
 
 
+@pytest.mark.slow
+def test_quick_cascade_learns_and_detects_the_same_every_way(tmp_path, capsys):
+    opts = ["DATASETS.ROOT", str(tmp_path), "OUTPUT_DIR", str(tmp_path / "out")]
+    run_config("quick/cascade_rcnn_synthetic.yaml", [*opts, "SOLVER.MAX_ITER", "60"])
+    first, last = first_and_last_loss(tmp_path / "out")
+    assert last < first
+    assert_same_detections_every_way(tmp_path / "out", tmp_path, capsys)
+
+
 @pytest.fixture(scope="module")
 def drawn_kaist_root(tmp_path_factory):
     """A dataset root where drawn pictures stand in for KAIST, all of its training videos there."""
@@ -58,11 +67,12 @@ def drawn_kaist_root(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_kaist_config_runs_on_drawn_data_in_its_place(drawn_kaist_root, tmp_path):
+@pytest.mark.parametrize(
+    "name", ["faster_rcnn_kaist.yaml", "cascade_rcnn_kaist.yaml", "faster_rcnn_x101_kaist.yaml"]
+)
+def test_kaist_configs_run_on_drawn_data_in_its_place(drawn_kaist_root, tmp_path, name):
     opts = ["DATASETS.ROOT", str(drawn_kaist_root), "OUTPUT_DIR", str(tmp_path / "out")]
-    results = run_config(
-        "faster_rcnn_kaist.yaml", [*opts, *SMALL, *SCRATCH, "SOLVER.MAX_ITER", "4"]
-    )
+    results = run_config(name, [*opts, *SMALL, *SCRATCH, "SOLVER.MAX_ITER", "4"])
     assert set(results) == {"bbox", "MR", "final"}
     for name in ("kaist_val", "kaist_test"):
         assert (tmp_path / f"out/detections_{name}.png").is_file()
@@ -72,7 +82,13 @@ def test_kaist_config_runs_on_drawn_data_in_its_place(drawn_kaist_root, tmp_path
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["faster_rcnn_face_mask.yaml", "faster_rcnn_face_mask_scratch.yaml"]
+    "name",
+    [
+        "faster_rcnn_face_mask.yaml",
+        "faster_rcnn_face_mask_scratch.yaml",
+        "cascade_rcnn_face_mask.yaml",
+        "cascade_rcnn_face_mask_scratch.yaml",
+    ],
 )
 def test_face_mask_configs_learn_on_real_photos(shared_data, tmp_path, name):
     opts = ["DATASETS.ROOT", str(shared_data), "OUTPUT_DIR", str(tmp_path / "out")]

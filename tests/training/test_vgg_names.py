@@ -85,4 +85,4 @@ def test_a_vgg_of_another_depth_is_not_taken_for_one(build):
     state = shapes_of(build)
     assert vgg16_names(state) is None
     assert to_detectron2_names(state) == state
-    assert describe_model(state) == "a classifier of torchvision (VGG, MobileNet or the like)"
+    assert describe_model(state) == "a classifier of torchvision (VGG, MobileNet, Swin or the like)"

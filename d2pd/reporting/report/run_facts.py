@@ -90,8 +90,11 @@ def model_words(cfg: CfgNode) -> str:
     model, backbone = cfg.MODEL.META_ARCHITECTURE, cfg.MODEL.BACKBONE.NAME
     if (model, cfg.MODEL.ROI_HEADS.NAME) == ("GeneralizedRCNN", "StandardROIHeads"):
         model = "Mask R-CNN" if cfg.MODEL.MASK_ON else "Faster R-CNN"
+    if (model, cfg.MODEL.ROI_HEADS.NAME) == ("GeneralizedRCNN", "CascadeROIHeads"):
+        model = "Cascade Mask R-CNN" if cfg.MODEL.MASK_ON else "Cascade R-CNN"
     if backbone == "build_resnet_fpn_backbone":
-        backbone = f"ResNet-{cfg.MODEL.RESNETS.DEPTH} with FPN"
+        kind = "ResNet" if cfg.MODEL.RESNETS.NUM_GROUPS == 1 else "ResNeXt"
+        backbone = f"{kind}-{cfg.MODEL.RESNETS.DEPTH} with FPN"
     return f"{model}, {backbone}"
 
 

@@ -9,7 +9,13 @@ from torch import Tensor
 
 from d2pd.errors import WeightsError
 from d2pd.training.weights.first_layer import is_first_layer
-from d2pd.training.weights.weight_names import describe_model, resnet_blocks, resnet_name
+from d2pd.training.weights.weight_names import (
+    TORCHVISION_BODY,
+    blocks_by_stage,
+    describe_model,
+    resnet_blocks,
+    resnet_name,
+)
 from d2pd.training.weights.weights_file import WeightsFile, read_checkpoint, read_weights
 from d2pd.training.weights.weights_location import resolve_weights
 
@@ -124,6 +130,19 @@ def _check_depth(state: Mapping[str, Tensor], model_names: Iterable[str], source
     )
 
 
+def _check_stages(state: Mapping[str, Tensor], model_names: Iterable[str], source: str) -> None:
+    """Refuse a classifier of torchvision with more or fewer blocks than the backbone has."""
+    in_file = blocks_by_stage(state)
+    in_model = blocks_by_stage(n for n in model_names if n.startswith(TORCHVISION_BODY))
+    for stage in sorted(in_file.keys() & in_model.keys()):
+        if in_file[stage] != in_model[stage]:
+            raise WeightsError(
+                f"{source} has {in_file[stage]} blocks in {stage}, the backbone has "
+                f"{in_model[stage]}: it is of another model; set MODEL.TORCHVISION.NAME for the "
+                "file, or take a file of that model"
+            )
+
+
 def _check_norm(
     state: Mapping[str, Tensor], model_names: Collection[str], pairs: Mapping[str, str], source: str
 ) -> None:
@@ -170,6 +189,7 @@ def match_weights(
     learnt = [name for name in model_shapes if _is_learnt(name)]
     pairs = _pair_names(state, model_shapes)
     _check_depth(state, learnt, source)
+    _check_stages(state, learnt, source)
     _check_norm(state, learnt, pairs, source)
     shapes = {name: tuple(state[found].shape) for name, found in pairs.items()}
     changed = [

@@ -8,6 +8,9 @@ from torch import Tensor
 
 from d2pd.training.weights.vgg_names import BACKBONE, to_ssd_backbone, vgg16_names
 
+TORCHVISION_BODY = "backbone.bottom_up.body."
+"""What stands before torchvision's names where a model has a backbone of torchvision."""
+
 Renames = tuple[tuple[re.Pattern[str], str], ...]
 
 _NORM_WORDS = {
@@ -54,6 +57,7 @@ _CAFFE2_NAME = re.compile(
     r"|(?P<parameter>[wb]))"
 )
 _BLOCK = re.compile(r"(?:^|.*\.)res([2-5])\.(\d+)\.conv([123])\.weight")
+_TORCHVISION_BLOCK = re.compile(r"(features\.\d+|layer\d)\.(\d+)\.")
 _RESNETS = {
     (False, (2, 2, 2, 2)): "ResNet-18",
     (False, (3, 4, 6, 3)): "ResNet-34",
@@ -63,13 +67,15 @@ _RESNETS = {
 }
 _SIGNATURES = (
     ("network.heads.", "an SSDSeg detector of d2pd"),
+    (TORCHVISION_BODY, "a detector on a backbone of torchvision"),
     (f"{BACKBONE}front.", "a VGG16 of torchvision"),
     ("proposal_generator.rpn_head.", "a Detectron2 R-CNN detector"),
     ("backbone.bottom_up.", "a Detectron2 detector"),
     ("backbone.body.", "a detector of torchvision, whose arithmetic is another one"),
     ("backbone.layer1.", "a detector of MMDetection or the like"),
     ("transformer.", "a detector of the DETR family"),
-    ("features.", "a classifier of torchvision (VGG, MobileNet or the like)"),
+    ("features.", "a classifier of torchvision (VGG, MobileNet, Swin or the like)"),
+    ("trunk_output.", "a RegNet of torchvision"),
     ("layer1.", "a ResNet of torchvision"),
     ("model.0.", "a detector of the YOLO family"),
 )
@@ -86,8 +92,8 @@ def name_layout(names: Iterable[str]) -> str:
     """Tell whose names these are.
 
     Returns:
-        ``torchvision`` (a ResNet), ``torchvision VGG16``, ``caffe2``, or ``detectron2`` for all
-        others.
+        ``torchvision`` (a ResNet), ``torchvision VGG16``, ``torchvision classifier`` (another
+        one), ``caffe2``, or ``detectron2`` for all others.
     """
     names = set(names)
     if vgg16_names(names):
@@ -96,7 +102,23 @@ def name_layout(names: Iterable[str]) -> str:
         return "torchvision"
     if "conv1_w" in names and any(name.startswith("res2_0_branch2") for name in names):
         return "caffe2"
+    if any(name.startswith(("features.", "trunk_output.")) for name in names):
+        return "torchvision classifier"
     return "detectron2"
+
+
+def is_classifier(name: str) -> bool:
+    """Tell whether a parameter of torchvision belongs to what a detector has no place for."""
+    return name.startswith(("classifier.", "fc."))
+
+
+def blocks_by_stage(names: Iterable[str]) -> dict[str, int]:
+    """Count the blocks of each stage in names of torchvision, such as ``features.5`` of a Swin."""
+    blocks: dict[str, int] = {}
+    for name in names:
+        if found := _TORCHVISION_BLOCK.match(name.removeprefix(TORCHVISION_BODY)):
+            blocks[found[1]] = max(blocks.get(found[1], 0), int(found[2]) + 1)
+    return blocks
 
 
 def _torchvision_name(name: str) -> str | None:
@@ -143,7 +165,7 @@ def to_detectron2_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if vgg16:
         return to_ssd_backbone(state, vgg16)
     layout = name_layout(state)
-    if layout == "detectron2":
+    if layout in ("detectron2", "torchvision classifier"):
         return dict(state)
     rename = _torchvision_name if layout == "torchvision" else _caffe2_name
     renamed = ((rename(name), tensor) for name, tensor in state.items())

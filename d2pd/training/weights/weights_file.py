@@ -2,7 +2,7 @@
 
 import pickle
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,12 @@ from torch import Tensor
 from d2pd.errors import MissingFileError, WeightsError
 from d2pd.training.checkpoints.archive import ZIP_MAGIC, check_archive
 from d2pd.training.weights.numpy_pickle import NUMPY_NAMES, WAY_OUT, PickledArray, load_numpy_pickle
-from d2pd.training.weights.weight_names import name_layout, to_detectron2_names
+from d2pd.training.weights.weight_names import (
+    TORCHVISION_BODY,
+    is_classifier,
+    name_layout,
+    to_detectron2_names,
+)
 
 _OLD_TORCH_MAGIC = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
 _MEMORY_FACTOR, _MEMORY_SLACK = 8, 1 << 26
@@ -30,12 +35,27 @@ class WeightsFile:
         path: The file.
         versions: What ``state_dict()._metadata`` holds: the version of each module's format, by
             the module's name. Empty where the file does not say or names were translated.
+        untranslated: The tensors by the file's own names where those are torchvision's and were
+            translated, without the classifier's.
     """
 
     state: dict[str, Tensor]
     origin: str
     path: Path
     versions: dict[str, dict[str, int]] = field(default_factory=dict)
+    untranslated: dict[str, Tensor] = field(default_factory=dict)
+
+    def state_for(self, model_names: Collection[str]) -> dict[str, Tensor]:
+        """Return the tensors by the names that a model knows them by.
+
+        Args:
+            model_names: Of the model's ``state_dict``. A backbone of torchvision keeps
+                torchvision's names.
+        """
+        is_torchvision = any(
+            f"{TORCHVISION_BODY}{name}" in model_names for name in self.untranslated
+        )
+        return self.untranslated if is_torchvision else self.state
 
 
 def _load_torch(path: Path) -> Any:
@@ -207,7 +227,11 @@ def read_checkpoint(path: str | Path) -> tuple[WeightsFile, dict[str, Any]]:
     author = rest.get("__author__")
     origin = author if isinstance(author, str) else f"{layout} names"
     versions = _versions_of(container) if layout == "detectron2" else {}
-    return WeightsFile(to_detectron2_names(state), origin, path, versions), rest
+    translated = layout in ("torchvision", "torchvision VGG16")
+    untranslated = {
+        name: tensor for name, tensor in state.items() if translated and not is_classifier(name)
+    }
+    return WeightsFile(to_detectron2_names(state), origin, path, versions, untranslated), rest
 
 
 def read_weights(path: str | Path) -> WeightsFile:

@@ -22,8 +22,9 @@ def load_weights(model: nn.Module, file: WeightsFile) -> Match:
         WeightsError: If the file does not fit the model; nothing is then changed.
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    match = match_weights(file.state, shapes, source=str(file.path))
-    chosen = OrderedDict((name, file.state[found]) for name, found in match.loaded.items())
+    state = file.state_for(shapes)
+    match = match_weights(state, shapes, source=str(file.path))
+    chosen = OrderedDict((name, state[found]) for name, found in match.loaded.items())
     lwir_filters = getattr(model, "lwir_filters", AVERAGE)
     for one in match.adapted:
         chosen[one.name] = adapt_filters(chosen[one.name], one.model_shape[1], lwir_filters)
@@ -67,7 +68,8 @@ def _log_adapted(match: Match, lwir_filters: Sequence[int]) -> None:
 def _warn_of_pixels(model: nn.Module, file: WeightsFile) -> None:
     std = getattr(model, "pixel_std", None)
     if "torchvision" in file.origin and isinstance(std, Tensor) and bool((std == 1).all()):
-        stride = "" if "VGG16" in file.origin else ", MODEL.RESNETS.STRIDE_IN_1X1 False"
+        has_stride = any(name.endswith("stem.conv1.weight") for name in model.state_dict())
+        stride = ", MODEL.RESNETS.STRIDE_IN_1X1 False" if has_stride else ""
         logger.warning(
             "%s was trained on RGB pixels scaled by their deviation: set INPUT.FORMAT RGB, "
             "MODEL.PIXEL_MEAN [123.675,116.28,103.53], MODEL.PIXEL_STD [58.395,57.12,57.375]%s",
