@@ -54,7 +54,7 @@ CASES = {
     },
     "x101_frozen_one_class": {**X101, **IN_3X3, **ONE_CLASS},
     "x101_group": {**X101, **IN_3X3, **GROUP},
-    "cascade_x101_frozen": {**X101, **IN_3X3, **CASCADE},
+    "cascade_x101_group_one_class": {**X101, **IN_3X3, **GROUP, **CASCADE, **ONE_CLASS},
 }
 QUICK = ("cascade_r18_frozen", "cascade_r18_trained_one_class", "cascade_r50_group")
 
