@@ -31,9 +31,9 @@ def train(output, opts, *flags, fault="", by=()):
     A hang is a failure, and leaves no process behind.
     """
     paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    words = ["--config-file", CONFIG, *opts, "OUTPUT_DIR", str(output)]
     process = subprocess.Popen(
-        [sys.executable, *by, SCRIPT, "--config-file", CONFIG, *flags, *opts]
-        + ["OUTPUT_DIR", str(output)],
+        [sys.executable, *by, SCRIPT, *flags, *words],
         cwd=ROOT,
         env={
             **os.environ,
@@ -104,8 +104,8 @@ def whole(opts, tmp_path_factory):
     return output
 
 
-def test_torchrun_with_num_gpus_is_refused_in_one_line(opts, tmp_path):
-    env = {name: "1" for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_PORT")}
+def test_torchrun_with_num_gpus_is_refused_in_one_line(opts):
+    env = dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_PORT"), "1")
     found = subprocess.run(
         [sys.executable, SCRIPT, "--config-file", CONFIG, *TWO, *opts],
         cwd=ROOT,
@@ -138,9 +138,8 @@ def test_torchrun_starts_the_same_training(opts, whole, tmp_path):
 @pytest.mark.parametrize("rank", [0, 1])
 def test_killed_process_is_named_and_a_resume_ends_as_if_never_killed(opts, whole, tmp_path, rank):
     output = tmp_path / "run"
-    began = time.monotonic()
     code, _, stderr = train(output, opts, *TWO, fault=f"kill {rank} 27")
-    assert time.monotonic() - began < SECONDS_TO_END + SECONDS / 2
+    assert time.time() - (output / "model_0000019.pth").stat().st_mtime < SECONDS_TO_END
     assert code == 2
     (line,) = told(stderr)
     assert f"the process of rank {rank} (pid " in line
@@ -200,7 +199,14 @@ def test_signal_stops_all_after_one_checkpoint(opts, whole, tmp_path, fault, exp
 
 @pytest.mark.slow
 def test_time_limit_stops_all_with_its_own_code(opts, tmp_path):
-    more = ["SOLVER.MAX_ITER", "100000", "CHECKPOINT.STOP_AFTER_MINUTES", "0.05"]
+    more = [
+        "SOLVER.CHECKPOINT_PERIOD",
+        "100000",
+        "SOLVER.MAX_ITER",
+        "100000",
+        "CHECKPOINT.STOP_AFTER_MINUTES",
+        "1",
+    ]
     code, _, stderr = train(tmp_path / "run", [*opts, *more], *TWO)
     assert code == 75, stderr
     (line,) = told(stderr)
