@@ -97,9 +97,7 @@ def test_kaist_configs_run_on_drawn_data_in_its_place(drawn_kaist_root, tmp_path
     [
         "faster_rcnn_face_mask.yaml",
         "faster_rcnn_face_mask_scratch.yaml",
-        "cascade_rcnn_face_mask.yaml",
         "cascade_rcnn_face_mask_scratch.yaml",
-        "faster_rcnn_swin_t_face_mask.yaml",
     ],
 )
 def test_face_mask_configs_learn_on_real_photos(shared_data, tmp_path, name):
