@@ -138,6 +138,14 @@ def test_few_bytes_cannot_ask_for_much_memory():
         load(b"\x8e" + struct.pack("<Q", 2**62) + b".")
 
 
+def test_a_name_that_breaks_the_line_is_told_in_one():
+    content = pickle.dumps({"w": np.arange(5, dtype="f4")})
+    at = content.index(b"numpy")
+    with pytest.raises(WeightsError, match="asks for") as caught:
+        load(content[:at] + b"\n" + content[at + 1 :])
+    assert "\n" not in str(caught.value)
+
+
 @settings(deadline=None, max_examples=150)
 @given(data=st.data())
 def test_a_cut_or_damaged_pickle_is_a_weights_error_or_still_data(data):

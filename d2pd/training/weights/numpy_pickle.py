@@ -15,6 +15,7 @@ from typing import IO, Any
 import numpy as np
 
 from d2pd.errors import WeightsError
+from d2pd.printable import printable
 
 WAY_OUT = "replace it by a whole copy (one that was fetched is fetched again once deleted)"
 _NUMBER = re.compile(r"(b1|[iu][1248]|f[248]|c(8|16))")
@@ -146,8 +147,9 @@ class _ArrayUnpickler(pickle._Unpickler):
             raise EOFError("a name is cut off")
         answer = _PICKLE_NAMES.get(f"{module}.{name}")
         if answer is None:
+            asked = printable(f"{module}.{name}")
             raise WeightsError(
-                f"{self._source} asks for {module}.{name}, which is neither a number nor a "
+                f"{self._source} asks for {asked}, which is neither a number nor a "
                 "container: loading it could run code, so nothing was loaded. Take the file from "
                 "a source you trust, as a .pth of tensors"
             )
