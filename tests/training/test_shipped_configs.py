@@ -104,7 +104,8 @@ def test_face_mask_configs_learn_on_real_photos(shared_data, tmp_path, name):
     opts = ["DATASETS.ROOT", str(shared_data), "OUTPUT_DIR", str(tmp_path / "out")]
     overrides = [*from_scratch(name, "MODEL.RESNETS.NORM", "BN"), *SMALL]
     schedule = ["SOLVER.MAX_ITER", "40", "SOLVER.WARMUP_ITERS", "5", "SOLVER.STEPS", "()"]
-    schedule += ["EARLY_STOPPING.METRIC", ""]  # it needs evaluations on the way
+    # It would need evaluations on the way; PATIENCE is the default.
+    schedule += ["EARLY_STOPPING.METRIC", "", "EARLY_STOPPING.PATIENCE", "5"]
     results = run_config(name, [*opts, *overrides, *schedule, "DATASETS.FINAL_TEST", "()"])
     first, last = first_and_last_loss(tmp_path / "out")
     assert last < first
