@@ -57,7 +57,7 @@ class DetectionEvaluator(DatasetEvaluator):
             self.seen.add(sample["image_id"])
             self.predictions += coco_rows(output["instances"], sample["image_id"])
 
-    def has_gathered(self) -> bool:
+    def gather_on_main(self) -> bool:
         """Bring together what all processes have seen; tell whether this is the main one.
 
         Every process has to call it. The detections are then in the order of one process that has
@@ -104,7 +104,7 @@ class CocoEvaluator(DetectionEvaluator):
             ``{"bbox": {metric: 0..100 or NaN}}``; see ``evaluation.coco.evaluate_boxes``. Empty
             on all processes but the main one.
         """
-        if not self.has_gathered():
+        if not self.gather_on_main():
             return {}
         records, class_names = load_records(self.dataset_name), self.class_names
         if len(self.seen) < len(records):
@@ -174,7 +174,7 @@ class MissRateEvaluator(DetectionEvaluator):
             with several classes ``"person/reasonable/all"``. Empty on all processes but the main
             one.
         """
-        if not self.has_gathered():
+        if not self.gather_on_main():
             return {}
         records = load_records(self.dataset_name, cleaned=False)
         labels = label_arrays(records, self.class_names)

@@ -144,9 +144,11 @@ def check_gpu_count(wanted: int, device: str = "auto") -> None:
         device: ``MODEL.DEVICE``; with ``cpu`` any number of processes share it.
 
     Raises:
-        DeviceError: If there are fewer; one process runs without any. Or if the device is one GPU
-            for several processes.
+        DeviceError: If there are fewer (one process runs without any), if the number is negative,
+            or if the device is one GPU for several processes.
     """
+    if wanted < 0:
+        raise DeviceError(f"--num-gpus is {wanted}: a number of processes, 1 or more")
     count = torch.cuda.device_count()
     if device != "cpu" and wanted > max(1, count):
         raise DeviceError(

@@ -382,6 +382,18 @@ def test_more_processes_than_gpus_are_refused(monkeypatch):
         check_gpu_count(2)
 
 
+def test_a_number_of_processes_below_zero_is_refused():
+    with pytest.raises(DeviceError, match="--num-gpus is -1: a number of processes"):
+        check_gpu_count(-1, "cpu")
+
+
+def test_several_processes_share_the_cpu_and_not_one_gpu(monkeypatch):
+    monkeypatch.setattr(preflight.torch.cuda, "device_count", lambda: 2)
+    check_gpu_count(3, "cpu")
+    with pytest.raises(DeviceError, match="cuda:0, one GPU for 2 processes: use MODEL.DEVICE cuda"):
+        check_gpu_count(2, "cuda:0")
+
+
 def test_label_file_without_an_image_is_heard_of_before_training(make_cfg, tmp_path):
     table = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "person"}]}
     (tmp_path / "empty.json").write_text(json.dumps(table))
