@@ -6,12 +6,14 @@ nothing of a process that was killed; this one keeps its arguments and their mea
 
 import os
 import signal
+import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from urllib.parse import urlparse
 
 import torch
 import torch.distributed as dist
@@ -128,12 +130,26 @@ def launch(
                     "each: HOST is the machine of --machine-rank 0"
                 )
             url = f"file://{Path(folder) / 'meet'}"  # no port that another could take meanwhile
+        _check_host(url)
         job = Job(
             *(main_func, args, num_gpus_per_machine, num_machines, machine_rank, url),
             *(on_gpu, timeout),
         )
         ranks = [machine_rank * num_gpus_per_machine + n for n in range(num_gpus_per_machine)]
         Watch(start_processes(job.run, ranks)).wait()
+
+
+def _check_host(url: str) -> None:
+    """Refuse the name of a host that there is not: torch would look for it until the timeout."""
+    host = urlparse(url).hostname
+    try:
+        if host:
+            socket.getaddrinfo(host, None)
+    except OSError as error:
+        raise ConfigError(
+            f"--dist-url {url}: no host {host} is known here ({error.strerror}); give the name or "
+            "the address of the machine of --machine-rank 0"
+        ) from None
 
 
 def backend_of(on_gpu: bool) -> str:
