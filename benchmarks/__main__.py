@@ -20,7 +20,14 @@ SMALL += ["MODEL.ROI_BOX_HEAD.FC_DIM", "32", "INPUT.MIN_SIZE_TRAIN", "(128,)"]
 SMALL += ["INPUT.MIN_SIZE_TEST", "128"]
 SMALL_SSD = ["MODEL.BACKBONE.NAME", "vgg_light", "INPUT.FIXED_SIZE", "[128, 160]"]
 
-WITH_CONFIG = ("engine_speed", "step_cost", "validation_cost", "checkpoint_cost", "ssd_step_cost")
+WITH_CONFIG = (
+    "engine_speed",
+    "step_cost",
+    "validation_cost",
+    "checkpoint_cost",
+    "ssd_step_cost",
+    "rank_growth",
+)
 WITH_CONFIG += ("augmentation_speed", "predict_speed")
 
 QUICK: dict[str, list[str]] = {
@@ -37,6 +44,7 @@ QUICK: dict[str, list[str]] = {
     "audit_speed": ["--data", "", "--boxes", "900"],
     "predict_speed": ["--images", "6", "--batch", "2"],
     "start_speed": [],
+    "rank_growth": ["--images", "4", "--batch", "2", "--steps", "1", "--repetitions", "1"],
 }
 """Every script, with what makes it quick enough for a test; its figures then mean nothing."""
 
