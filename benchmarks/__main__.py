@@ -20,15 +20,8 @@ SMALL += ["MODEL.ROI_BOX_HEAD.FC_DIM", "32", "INPUT.MIN_SIZE_TRAIN", "(128,)"]
 SMALL += ["INPUT.MIN_SIZE_TEST", "128"]
 SMALL_SSD = ["MODEL.BACKBONE.NAME", "vgg_light", "INPUT.FIXED_SIZE", "[128, 160]"]
 
-WITH_CONFIG = (
-    "engine_speed",
-    "step_cost",
-    "validation_cost",
-    "checkpoint_cost",
-    "ssd_step_cost",
-    "rank_growth",
-)
-WITH_CONFIG += ("augmentation_speed", "predict_speed")
+WITH_CONFIG = ("engine_speed", "step_cost", "validation_cost", "checkpoint_cost", "ssd_step_cost")
+WITH_CONFIG += ("augmentation_speed", "predict_speed", "rank_growth")
 
 QUICK: dict[str, list[str]] = {
     "engine_speed": ["--images", "2", "--size", "64", "96", *SMALL],
