@@ -27,10 +27,10 @@ demo: $(VENV)/.installed
 		$(if $(wildcard output/demo/last_checkpoint),--resume,--overwrite) OUTPUT_DIR output/demo
 
 test: lint
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 test-all: lint
-	$(BIN)/python -m pytest -n auto -m '' --cov=d2pd --cov-report=term
+	$(BIN)/python -m pytest -n auto --dist worksteal -m '' --cov=d2pd --cov-report=term
 
 lint: $(VENV)/.installed
 	$(BIN)/python -m ruff check .
