@@ -146,8 +146,8 @@ def test_a_python_that_is_not_there_is_told(tmp_path):
     ("target", "command"),
     [
         ("demo", "train_net.py --config-file configs/quick/faster_rcnn_synthetic.yaml"),
-        ("test", "pytest -n auto"),
-        ("test-all", "pytest -n auto -m ''"),
+        ("test", "pytest -n auto --dist worksteal"),
+        ("test-all", "pytest -n auto --dist worksteal -m ''"),
         ("lint", "ruff check ."),
         ("record-contract", "tests/engine_contract/record.py"),
     ],
