@@ -53,7 +53,7 @@ class Job:
 
     def run(self, local_rank: int) -> None:
         """Meet the other processes and run."""
-        if "OMP_NUM_THREADS" not in os.environ:
+        if not os.environ.get("OMP_NUM_THREADS"):
             torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // self.num_local))
         rank = self.machine_rank * self.num_local + local_rank
         if rank:
