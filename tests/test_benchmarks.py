@@ -83,6 +83,7 @@ ROWS = {
     "audit_speed": 5,
     "predict_speed": 16,
     "start_speed": 4,
+    "rank_growth": 2,
 }
 OF_DETECTRON2 = {"engine_speed": 2}
 
@@ -109,6 +110,14 @@ def check(folder, run, names):
         assert ratios
         assert all(math.isfinite(ratio) and ratio > 0 for ratio in ratios)
     assert (folder / "benchmarks.png").stat().st_size > 5000
+
+
+def test_one_command_runs_every_script_that_measures_speed():
+    one_command = importlib.import_module("benchmarks.__main__")
+    scripts = [path for path in BENCHMARKS.glob("[!_]*.py") if "__main__" in path.read_text()]
+    assert {path.stem for path in scripts} - {"stock_predictor"} == set(one_command.QUICK)
+    assert {*one_command.SHORTER, *one_command.WITH_CONFIG} <= set(one_command.QUICK)
+    assert set(ROWS) == set(one_command.QUICK)
 
 
 def test_one_command_writes_tables_json_and_a_plot(tmp_path):
