@@ -21,7 +21,7 @@ SMALL += ["INPUT.MIN_SIZE_TEST", "128"]
 SMALL_SSD = ["MODEL.BACKBONE.NAME", "vgg_light", "INPUT.FIXED_SIZE", "[128, 160]"]
 
 WITH_CONFIG = ("engine_speed", "step_cost", "validation_cost", "checkpoint_cost", "ssd_step_cost")
-WITH_CONFIG += ("augmentation_speed", "predict_speed", "rank_growth")
+WITH_CONFIG += ("input_speed", "augmentation_speed", "predict_speed", "rank_growth")
 
 QUICK: dict[str, list[str]] = {
     "engine_speed": ["--images", "2", "--size", "64", "96", *SMALL],
@@ -30,6 +30,7 @@ QUICK: dict[str, list[str]] = {
     "validation_cost": ["--images", "2", *SMALL],
     "checkpoint_cost": ["--images", "2", "--peak-runs", "0", *SMALL],
     "loader_speed": ["--images", "4", "--edge", "64", "--data", ""],
+    "input_speed": ["--images", "4", "--batch", "2", "--batches", "2", *SMALL_SSD],
     "augmentation_speed": ["--images", "2", "--size", "64", "80"],
     "picture_checks": ["--data", "", "--images", "4", "--workers", "2"],
     "coco_speed": ["--images", "20"],

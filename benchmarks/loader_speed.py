@@ -51,11 +51,12 @@ def main() -> None:
             turns[f"{what}: d2pd"] = over(records, ours)
             turns[f"{what}: {other}"] = over(records, theirs)
             turns[f"{what}: decoding alone"] = over(records, decode)
+            turns[f"{what}: decoding by Pillow"] = over(records, decode_by_pillow)
         other_work = OtherWork()
         seconds = time_in_turn(turns, args.repetitions, warmup=1, clock=args.clock)
     per_image = {name: [s / args.images for s in seconds[name]] for name in seconds}
     kinds = [name.removesuffix(": d2pd") for name in turns if name.endswith(": d2pd")]
-    against = (other, "decoding alone")
+    pairs = [("d2pd", other), ("d2pd", "decoding alone"), ("decoding alone", "decoding by Pillow")]
     cfg = default_config()
     cfg.MODEL.DEVICE = "cpu"
     report(
@@ -64,7 +65,7 @@ def main() -> None:
         data=f"{args.images} pictures, 3 boxes each; shortest edge {args.edge} px, then a flip",
         rows=compare(
             per_image,
-            [(f"{kind}: d2pd", f"{kind}: {name}") for kind in kinds for name in against],
+            [(f"{kind}: {one}", f"{kind}: {two}") for kind in kinds for one, two in pairs],
             "s",
         ),
         samples={"seconds per image": per_image},
@@ -164,6 +165,11 @@ def plain(record: dict[str, Any], edge: int) -> dict[str, Any]:
 def decode(record: dict[str, Any], _: int) -> np.ndarray:
     file = record["file_name"]
     return decode_image(read_encoded(file), file, "visible")
+
+
+def decode_by_pillow(record: dict[str, Any], _: int) -> np.ndarray:
+    with Image.open(record["file_name"]) as file:
+        return np.asarray(file.convert("RGB"))
 
 
 if __name__ == "__main__":

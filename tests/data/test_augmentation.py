@@ -77,14 +77,15 @@ def test_boxes_scale_with_the_image():
     )
 
 
+@pytest.mark.parametrize("size", [(64, 30), (40, 50), (1, 1), (21, 23), (113, 161)])
 @pytest.mark.parametrize("channels", [1, 3, 4, 6])
-def test_channels_are_resized_as_they_would_be_alone(channels):
-    image = torch.randint(0, 256, (channels, 40, 50), dtype=torch.uint8)
-    out = Resize(FixedSize(64, 30))({"image": tv_tensors.Image(image)})["image"]
+def test_channels_are_resized_as_they_would_be_alone(channels, size):
+    image = torch.randint(0, 256, (channels, 40, 60), dtype=torch.uint8)[..., 3:53]
+    out = Resize(FixedSize(*size))({"image": tv_tensors.Image(image)})["image"]
     assert isinstance(out, tv_tensors.Image)
-    assert torch.equal(out, F.resize(image, [64, 30], antialias=True))
+    assert torch.equal(out, F.resize(image, list(size), antialias=True))
     for plane, alone in zip(out, image, strict=True):
-        assert torch.equal(plane, F.resize(alone[None], [64, 30], antialias=True)[0])
+        assert torch.equal(plane, F.resize(alone[None], list(size), antialias=True)[0])
 
 
 def test_length_0_leaves_everything_as_it_is():

@@ -76,9 +76,9 @@ def processes_of(session):
     return found
 
 
-def told(stderr):
+def told(stderr, by=()):
     """Return the lines that the user is told; torch has warnings of its own."""
-    assert "Traceback" not in stderr
+    assert stderr.count("Traceback") == (by == TORCHRUN)  # torchrun's own, with its summary
     return [line for line in stderr.splitlines() if line.startswith("d2pd:")]
 
 
@@ -155,17 +155,32 @@ def test_killed_process_is_named_and_a_resume_ends_as_if_never_killed(opts, whol
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("by", ["launcher", "torchrun"])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_torchrun_ends_where_a_process_is_killed_and_goes_on(opts, whole, tmp_path, rank):
+    output = tmp_path / "run"
+    code, _, stderr = train(output, opts, by=TORCHRUN, fault=f"kill {rank} 27")
+    assert code == 1
+    (line,) = told(stderr, TORCHRUN)
+    if rank:
+        last = (output / "run.log").read_text().splitlines()[-1]
+        assert "ended in iteration 27: another process was lost; --resume goes on" in last
+    assert f"rank {1 - rank} has lost another process" in line
+    assert "--resume goes on from the newest checkpoint" in line
+    assert "Signal 9 (SIGKILL)" in stderr
+
+    code, _, stderr = train(output, opts, "--resume", by=TORCHRUN)
+    assert code == 0, stderr
+    assert_equal(rows(output), rows(whole), "metrics.json")
+    assert_same_files(output, whole, "model_final.pth")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("by", [(), TORCHRUN], ids=["launcher", "torchrun"])
 def test_picture_that_only_one_process_lacks_is_one_line(opts, tmp_path, by):
-    how = {"by": TORCHRUN} if by == "torchrun" else {}
-    flags = TWO if by == "launcher" else ()
-    code, _, stderr = train(tmp_path / "run", opts, *flags, fault="lose_pictures 1 4", **how)
-    if by == "launcher":
-        assert code == 2
-        (line,) = told(stderr)
-    else:
-        assert code != 0  # torchrun's own code, with a summary of its own
-        (line,) = [line for line in stderr.splitlines() if line.startswith("d2pd:")]
+    flags = () if by == TORCHRUN else TWO
+    code, _, stderr = train(tmp_path / "run", opts, *flags, fault="lose_pictures 1 4", by=by)
+    assert code == (1 if by == TORCHRUN else 2)
+    (line,) = told(stderr, by)
     assert "gone/" in line
 
 
@@ -180,15 +195,17 @@ def test_loss_that_is_not_finite_on_one_process_ends_all_in_one_line(opts, tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("by", [(), TORCHRUN], ids=["launcher", "torchrun"])
 @pytest.mark.parametrize(
     ("fault", "expected", "name"),
     [("terminate 0 12", 143, "SIGTERM"), ("press_ctrl_c 1 12", 130, "SIGINT")],
 )
-def test_signal_stops_all_after_one_checkpoint(opts, whole, tmp_path, fault, expected, name):
+def test_signal_stops_all_after_one_checkpoint(opts, tmp_path, fault, expected, name, by):
     output = tmp_path / "run"
-    code, _, stderr = train(output, opts, *TWO, fault=fault)
-    assert code == expected, stderr
-    (line,) = told(stderr)
+    flags = () if by == TORCHRUN else TWO
+    code, _, stderr = train(output, opts, *flags, fault=fault, by=by)
+    assert code == (1 if by == TORCHRUN else expected), stderr
+    (line,) = [line for line in stderr.splitlines() if line.startswith("d2pd:")]
     assert f"stopped by {name} after iteration 1" in line
     assert "--resume goes on" in line
     saved = checkpoints(output)

@@ -41,10 +41,22 @@ class Resize(v2.Transform):
 
 
 def resize(image: torch.Tensor, size: ImageSize) -> torch.Tensor:
-    """Return a (C, H, W) image, bilinear and antialiased, at a size of (height, width)."""
+    """Return a (C, H, W) uint8 image, bilinear and antialiased, at a size of (height, width)."""
     # Torch has a fast way for up to four channels; six at once take five times as long.
-    parts = [F.resize(part, list(size), antialias=True) for part in image.split(4)]
+    parts = [_resize(part, size) for part in image.split(4 if len(image) == 4 else 3)]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _resize(image: torch.Tensor, size: ImageSize) -> torch.Tensor:
+    if len(image) < 3 or tuple(image.shape[1:]) == tuple(size):
+        return F.resize(image, list(size), antialias=True)
+    # The same bits in less than half the time: torch needs the channels of a pixel side by side,
+    # and OpenCV is quicker in putting them there and in taking them apart again.
+    pixels = torch.from_numpy(cv2.merge(list(image.numpy()))).permute(2, 0, 1)
+    resized = F.resize(pixels, list(size), antialias=True).permute(1, 2, 0).numpy()
+    planes = np.empty((len(image), *size), np.uint8)
+    cv2.split(resized, list(planes))  # into ``planes``
+    return torch.from_numpy(planes)
 
 
 class RandomCrop(v2.Transform):

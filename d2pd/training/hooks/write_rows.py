@@ -7,6 +7,7 @@ from collections.abc import Callable
 from d2pd.d2 import HookBase
 from d2pd.errors import UserError
 from d2pd.training.interruption import StopTraining
+from d2pd.training.processes import is_loss_of_peer
 from d2pd.training.writers.build import RunWriters
 
 logger = logging.getLogger(__name__)
@@ -64,6 +65,8 @@ class WriteRows(HookBase):
             return f"{trainer.stop_request.reason}: --resume goes on"
         if trainer.stop_reason is not None:
             return f"stopped after iteration {trainer.iter}: {trainer.stop_reason}"
+        if is_loss_of_peer(error):
+            return f"ended in iteration {trainer.iter}: another process was lost; --resume goes on"
         if error is not None:
             return f"ended by {type(error).__name__} in iteration {trainer.iter}"
         return f"all {trainer.max_iter} iterations are done"
