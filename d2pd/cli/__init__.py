@@ -58,15 +58,17 @@ def train(argv: Sequence[str] | None = None) -> int:
 
 def _train(argv: Sequence[str] | None) -> int:
     from d2pd.config import load_config, train_parser
-    from d2pd.training.launching import is_under_torchrun, launch
+    from d2pd.training.launching import is_under_torchrun, launch, told_by_first
     from d2pd.training.preflight import check_gpu_count, resolve_device
     from d2pd.training.run import main as run
 
     args = train_parser().parse_args(argv)
     device = "auto"
-    if args.num_gpus > 1 or args.num_machines > 1 or is_under_torchrun():
-        device = load_config(args.config_file, args.opts).MODEL.DEVICE
-    check_gpu_count(args.num_gpus, device)
+    with told_by_first():
+        if args.num_gpus > 1 or args.num_machines > 1 or is_under_torchrun():
+            device = load_config(args.config_file, args.opts).MODEL.DEVICE
+        check_gpu_count(args.num_gpus, device)
+        on_gpu = resolve_device(device) != "cpu"
     launch(
         run,
         args.num_gpus,
@@ -74,7 +76,7 @@ def _train(argv: Sequence[str] | None) -> int:
         machine_rank=args.machine_rank,
         dist_url=args.dist_url,
         args=(args,),
-        on_gpu=resolve_device(device) != "cpu",
+        on_gpu=on_gpu,
     )
     return 0
 

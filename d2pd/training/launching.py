@@ -7,7 +7,9 @@ nothing of a process that was killed; this one keeps its arguments and their mea
 import os
 import signal
 import socket
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -24,6 +26,9 @@ from d2pd.training.process_watch import Watch, start_processes
 from d2pd.training.processes import keep_quiet, named_loss
 
 DEFAULT_TIMEOUT = timedelta(minutes=30)
+SECONDS_FOR_FIRST = 5
+"""In which torchrun has ended the others where the first process has failed."""
+
 BY_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -160,6 +165,17 @@ def backend_of(on_gpu: bool) -> str:
 def is_under_torchrun() -> bool:
     """Tell whether ``torchrun`` has started this process."""
     return all(name in os.environ for name in BY_TORCHRUN)
+
+
+@contextmanager
+def told_by_first() -> Iterator[None]:
+    """Leave an error that all processes meet before they talk to the first one to tell."""
+    try:
+        yield
+    except UserError:
+        if is_under_torchrun() and os.environ["LOCAL_RANK"] != "0":
+            time.sleep(SECONDS_FOR_FIRST)  # still here: only this process has met it
+        raise
 
 
 def _check_torchrun(num_gpus: int, num_machines: int) -> None:

@@ -126,6 +126,14 @@ def test_torchrun_with_num_gpus_is_refused_in_one_line(opts):
 
 
 @pytest.mark.slow
+def test_torchrun_tells_once_what_is_wrong_with_the_configuration(opts, tmp_path):
+    code, _, stderr = train(tmp_path / "run", [*opts, "SOLVER.MAX_ITERS", "1"], by=TORCHRUN)
+    assert code == 1
+    (line,) = told(stderr, TORCHRUN)
+    assert "did you mean SOLVER.MAX_ITER?" in line
+
+
+@pytest.mark.slow
 def test_torchrun_starts_the_same_training(opts, whole, tmp_path):
     code, _, stderr = train(tmp_path / "run", opts, by=TORCHRUN)
     assert code == 0, stderr
