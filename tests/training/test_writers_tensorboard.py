@@ -68,3 +68,5 @@ def test_full_disk_is_one_line(tmp_path, monkeypatch):
         writer = TensorboardEvents(tmp_path, keep_through=None)
         with pytest.raises(UserError, match="No space left on device"):
             train(storage, writer, range(5), run=0)
+    monkeypatch.undo()
+    writer.close()  # its thread would write on when the folder is gone
