@@ -1,8 +1,9 @@
 import math
 
+import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from d2pd.data.targets import clip, is_seen, make_targets
@@ -90,6 +91,7 @@ def test_without_boxes_there_are_empty_targets_of_the_right_types():
 
 
 @settings(deadline=None, max_examples=200)
+@example([(0.0, 1e-10, 1.0, 1.0, 0, False, False)], 1.0, None)  # in float32 1 px high
 @given(
     rows=st.lists(
         st.tuples(*[COORDINATES] * 4, st.integers(0, 9), st.booleans(), st.booleans()), max_size=8
@@ -109,7 +111,8 @@ def test_targets_are_those_of_a_plain_loop(rows, min_box_size, min_visible):
         cut = [
             min(max(float(v), 0), limit) for v, limit in zip(box, (width, height) * 2, strict=True)
         ]
-        if min(cut[2] - cut[0], cut[3] - cut[1]) < min_box_size:
+        sides = np.float32(cut[2:]) - np.float32(cut[:2])
+        if min(sides) < min_box_size:
             continue
         if annotation["ignore"] or annotation["iscrowd"]:
             regions.append(cut)
