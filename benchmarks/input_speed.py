@@ -26,7 +26,7 @@ ALONE, PREFETCHED = "step, reading in between", "step, batches prefetched"
 BYTES, FLOATS = "batches of uint8", "batches of float32"
 PAIRS = [(PREFETCHED, ALONE), (BYTES, FLOATS)]
 
-Batch = list[dict[str, Any]]
+Change = Callable[[Tensor], Tensor]
 
 
 def main() -> None:
@@ -57,7 +57,8 @@ def measure(args: argparse.Namespace, cfg: CfgNode) -> None:
         settle=wait,
         finish=wait,
     )
-    prefetched.close()
+    for step in (alone, prefetched):
+        step.close()
     per_batch = {name: [each / args.batches for each in seconds[name]] for name in seconds}
     report(
         args,
@@ -85,7 +86,7 @@ def steps(step: Step, count: int) -> Turn:
     return run
 
 
-def normaliser(cfg: CfgNode) -> Callable[[Tensor], Tensor]:
+def normaliser(cfg: CfgNode) -> Change:
     mean, std = (
         torch.tensor(v).view(-1, 1, 1) for v in (cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD)
     )
@@ -95,7 +96,7 @@ def normaliser(cfg: CfgNode) -> Callable[[Tensor], Tensor]:
 class Normalised(MappedRecords):
     """Records whose images are normalised where they are read."""
 
-    def __init__(self, dataset: MappedRecords, normalise: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, dataset: MappedRecords, normalise: Change) -> None:
         super().__init__(dataset.records, dataset.mapper)
         self.normalise = normalise
 
@@ -107,8 +108,8 @@ class Normalised(MappedRecords):
 def batches(
     cfg: CfgNode,
     args: argparse.Namespace,
-    in_worker: Callable[[Tensor], Tensor] | None = None,
-    at_model: Callable[[Tensor], Tensor] = lambda image: image,
+    in_worker: Change | None = None,
+    at_model: Change | None = None,
 ) -> Turn:
     """Return what brings batches to the device, normalised; the start of workers counts too."""
     cfg = cfg.clone()
@@ -120,7 +121,9 @@ def batches(
     def run(_: int) -> None:
         for _, batch in zip(range(args.batches), loader, strict=False):
             for sample in batch:
-                at_model(sample["image"].to(cfg.MODEL.DEVICE, non_blocking=True))
+                image = sample["image"].to(cfg.MODEL.DEVICE, non_blocking=True)
+                if at_model:
+                    at_model(image)
 
     return run
 

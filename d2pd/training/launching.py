@@ -178,6 +178,7 @@ def told_by_first() -> Iterator[None]:
         raise
 
 
+@told_by_first()
 def _check_torchrun(num_gpus: int, num_machines: int) -> None:
     if num_gpus > 1 or num_machines > 1:
         raise ConfigError(

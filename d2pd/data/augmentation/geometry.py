@@ -41,7 +41,7 @@ class Resize(v2.Transform):
 
 
 def resize(image: torch.Tensor, size: ImageSize) -> torch.Tensor:
-    """Return a (C, H, W) uint8 image, bilinear and antialiased, at a size of (height, width)."""
+    """Return a (C, H, W) image, bilinear and antialiased, at a size of (height, width)."""
     # Torch has a fast way for up to four channels; six at once take five times as long.
     parts = [_resize(part, size) for part in image.split(4 if len(image) == 4 else 3)]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
@@ -50,11 +50,11 @@ def resize(image: torch.Tensor, size: ImageSize) -> torch.Tensor:
 def _resize(image: torch.Tensor, size: ImageSize) -> torch.Tensor:
     if len(image) < 3 or tuple(image.shape[1:]) == tuple(size):
         return F.resize(image, list(size), antialias=True)
-    # The same bits in less than half the time: torch needs the channels of a pixel side by side,
-    # and OpenCV is quicker in putting them there and in taking them apart again.
+    # The same bits, quicker: torch needs the channels of a pixel side by side, and OpenCV takes
+    # less time to put them there and to take them apart again.
     pixels = torch.from_numpy(cv2.merge(list(image.numpy()))).permute(2, 0, 1)
     resized = F.resize(pixels, list(size), antialias=True).permute(1, 2, 0).numpy()
-    planes = np.empty((len(image), *size), np.uint8)
+    planes = np.empty((len(image), *size), resized.dtype)
     cv2.split(resized, list(planes))  # into ``planes``
     return torch.from_numpy(planes)
 
